@@ -1,0 +1,1 @@
+"""The AMQP model, pure and synchronous: it decides and appends changes; the server acts."""

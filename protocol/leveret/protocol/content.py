@@ -1,0 +1,156 @@
+"""Messages as they travel: a content header frame and body frames. HOT.
+
+A message is kept as the frames it arrived in and goes out as the same bytes when the receiving channel has the same
+number and takes frames that large; otherwise its frames are made anew. What the publishes of one run share (exchange,
+routing key, properties) is one `Envelope`, so that a message is two objects, one of them shared.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from leveret.protocol.properties import Properties
+
+FRAME_END: Final = b"\xce"
+FRAME_OVERHEAD: Final = 8  # type, channel, size and end octet around a payload
+BASIC_CLASS: Final = b"\x00\x3c\x00\x00"  # class id 60 and weight 0, the start of a content header
+DEFAULT_FRAME_MAX: Final = 131072
+
+
+def short_string(text: str) -> bytes:
+    """Encode a short string; the text must not be longer than 255 bytes."""
+    raw = text.encode("utf-8", "surrogateescape")
+    return len(raw).to_bytes(1, "big") + raw
+
+
+class Envelope:
+    """What a run of publishes on one channel has in common.
+
+    `channel` and `frame_max` tell how the content frames of its messages are cut. `stamp` is free for the broker: what
+    it worked out about messages with this envelope, so that it asks once.
+    """
+
+    __slots__ = (
+        "channel",
+        "exchange",
+        "fields",
+        "frame_max",
+        "needs_attention",
+        "persistent",
+        "raw",
+        "routing_key",
+        "suffix",
+    )
+
+    def __init__(
+        self, exchange: str, routing_key: str, raw: bytes, fields: Properties, channel: int, frame_max: int
+    ) -> None:
+        self.exchange = exchange
+        self.routing_key = routing_key
+        self.raw = raw  # the property list, from the property flags on
+        self.fields = fields
+        self.channel = channel
+        self.frame_max = frame_max
+        self.persistent: bool = fields.delivery_mode == 2
+        # Properties that the broker must look at before it routes: most messages have none of them.
+        self.needs_attention: bool = (
+            fields.headers_raw is not None
+            or fields.reply_to is not None
+            or fields.expiration is not None
+            or fields.user_id is not None
+        )
+        # What follows the delivery tag and the redelivered bit in basic.deliver, and the frame's end.
+        self.suffix: bytes = short_string(exchange) + short_string(routing_key) + FRAME_END
+
+
+class Message:
+    """One message, shared by all queues that hold it."""
+
+    __slots__ = ("body_bytes", "content", "envelope")
+
+    def __init__(self, envelope: Envelope, content: bytes, body_bytes: int) -> None:
+        self.envelope = envelope
+        self.content = content  # header frame and body frames, one after another
+        self.body_bytes = body_bytes
+
+    @property
+    def exchange(self) -> str:
+        """Name of the exchange it was published to."""
+        return self.envelope.exchange
+
+    @property
+    def routing_key(self) -> str:
+        """Routing key it was published with."""
+        return self.envelope.routing_key
+
+    @property
+    def properties(self) -> bytes:
+        """Raw property list, from the property flags on."""
+        return self.envelope.raw
+
+    @property
+    def body(self) -> bytes:
+        """The body, cut out of its frames."""
+        content = self.content
+        start = FRAME_OVERHEAD + int.from_bytes(content[3:7], "big")
+        if start == len(content):
+            return b""
+        size = int.from_bytes(content[start + 3 : start + 7], "big")
+        if size == self.body_bytes:
+            return content[start + 7 : start + 7 + size]
+        pieces: list[bytes] = []
+        while start < len(content):
+            size = int.from_bytes(content[start + 3 : start + 7], "big")
+            pieces.append(content[start + 7 : start + 7 + size])
+            start += FRAME_OVERHEAD + size
+        return b"".join(pieces)
+
+    def frames_for(self, channel: int, frame_max: int) -> bytes:
+        """Return the content frames for a channel: as they are if they fit, else cut anew."""
+        envelope = self.envelope
+        if channel == envelope.channel and (
+            envelope.frame_max <= frame_max or self.body_bytes + FRAME_OVERHEAD <= frame_max
+        ):
+            return self.content
+        return encode_content(channel, frame_max, envelope.raw, self.body)
+
+    def with_envelope(self, envelope: Envelope) -> Message:
+        """Return the same body under other properties, exchange or routing key."""
+        body = self.body
+        content = encode_content(envelope.channel, envelope.frame_max, envelope.raw, body)
+        return Message(envelope, content, self.body_bytes)
+
+
+def encode_content(channel: int, frame_max: int, raw: bytes, body: bytes) -> bytes:
+    """Encode a header frame and as many body frames as needed.
+
+    The header cannot be split: with a property list longer than `frame_max` it is sent oversize, as RabbitMQ does.
+
+    Args:
+        channel: number of the channel that it goes to.
+        frame_max: negotiated size, 8 bytes of each frame being its overhead.
+        raw: property list, from the property flags on.
+        body: the whole body; an empty one has no body frame.
+    """
+    number = channel.to_bytes(2, "big")
+    size = len(body)
+    header = (
+        b"\x02" + number + (12 + len(raw)).to_bytes(4, "big") + BASIC_CLASS + size.to_bytes(8, "big") + raw + FRAME_END
+    )
+    if size == 0:
+        return header
+    start = b"\x03" + number
+    room = frame_max - FRAME_OVERHEAD
+    if size <= room:
+        return header + start + size.to_bytes(4, "big") + body + FRAME_END
+    pieces = [header]
+    for offset in range(0, size, room):
+        part = body[offset : offset + room]
+        pieces.append(start + len(part).to_bytes(4, "big") + part + FRAME_END)
+    return b"".join(pieces)
+
+
+def make_message(exchange: str, routing_key: str, raw: bytes, body: bytes) -> Message:
+    """Build a message that did not come from a publisher's socket (read back, dead-lettered, made by the broker)."""
+    envelope = Envelope(exchange, routing_key, raw, Properties.parse(raw), 1, DEFAULT_FRAME_MAX)
+    return Message(envelope, encode_content(1, DEFAULT_FRAME_MAX, raw, body), len(body))

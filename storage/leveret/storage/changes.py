@@ -1,0 +1,236 @@
+"""The changes that must survive a restart, in the order the model made them.
+
+The model appends to the open `Batch`; the server hands it to a `Store`, which applies it as one transaction. A batch is
+also what a replicated journal would carry, so it holds no SQL, row or file. Records of definitions (exchanges, queues,
+bindings) keep their order; messages are grouped by queue, because a queue's messages are independent of another's.
+
+A message that is settled before its batch is handed over leaves the batch again and is never written.
+
+Field tables (`arguments`) are AMQP-encoded bytes: the store keeps them and gives them back, and never looks inside.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+EPOCH: Final = 1  # of the owner of the data; a single node never changes it
+MAX_QUEUE_ID: Final = (1 << 20) - 1
+MAX_POSITION: Final = (1 << 43) - 1
+
+
+class StoredContent(Protocol):
+    """A message as the store sees it; the broker's own message has these attributes."""
+
+    @property
+    def exchange(self) -> str:
+        """Name of the exchange it was published to (bytes that are not UTF-8 as surrogate escapes)."""
+
+    @property
+    def routing_key(self) -> str:
+        """Its routing key (bytes that are not UTF-8 as surrogate escapes)."""
+
+    @property
+    def properties(self) -> bytes:
+        """The raw AMQP property list, from the property flags on."""
+
+    @property
+    def body(self) -> bytes:
+        """The body; possibly built on each call, so ask once."""
+
+    @property
+    def body_bytes(self) -> int:
+        """Length of the body, without building it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeDeclared:
+    """A durable exchange exists from now on."""
+
+    vhost: str
+    name: str
+    type: str
+    auto_delete: bool
+    internal: bool
+    arguments: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeDeleted:
+    """A durable exchange is gone. Its bindings are removed by records of their own."""
+
+    vhost: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class QueueDeclared:
+    """A durable queue exists from now on, under an id that no other queue has."""
+
+    queue_id: int
+    vhost: str
+    name: str
+    auto_delete: bool
+    arguments: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class QueueDeleted:
+    """A queue is gone, with all its messages. Also sent for a transient queue that had spilled messages."""
+
+    queue_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class QueueConsumed:
+    """From now on messages of this queue may have been delivered: after a crash they count as redelivered."""
+
+    queue_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class QueuePurged:
+    """All messages of a queue with first <= position <= last are gone, `count` of them with `body_bytes` in all."""
+
+    queue_id: int
+    first: int
+    last: int
+    count: int
+    body_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A binding between durable ends exists from now on."""
+
+    vhost: str
+    source: str
+    destination: str
+    to_exchange: bool  # else to a queue
+    binding_key: str
+    arguments: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Unbound:
+    """A binding between durable ends is gone."""
+
+    vhost: str
+    source: str
+    destination: str
+    to_exchange: bool
+    binding_key: str
+    arguments: bytes
+
+
+Definition = (
+    ExchangeDeclared
+    | ExchangeDeleted
+    | QueueDeclared
+    | QueueDeleted
+    | QueueConsumed
+    | QueuePurged
+    | Bound
+    | Unbound
+)
+
+
+class Batch:
+    """Changes that become durable together. Applied in this order: definitions, enqueued and spilled, settled.
+
+    Invariants kept by the methods: a position of one queue is in at most one of `enqueued`, `spilled` and `settled`;
+    a queue deleted in this batch has no messages in it; a queue id is not used again in the batch that deletes it.
+    """
+
+    __slots__ = ("definitions", "enqueued", "epoch", "expiries", "number", "settled", "spilled")
+
+    def __init__(self, number: int, epoch: int = EPOCH) -> None:
+        self.number = number
+        self.epoch = epoch
+        self.definitions: list[Definition] = []
+        self.enqueued: dict[int, dict[int, StoredContent]] = {}  # queue id -> position -> persistent message
+        self.spilled: dict[int, dict[int, StoredContent]] = {}  # queue id -> position -> transient message
+        self.expiries: dict[int, dict[int, int]] = {}  # queue id -> position -> wall-clock ms; only where one is set
+        self.settled: dict[int, dict[int, int]] = {}  # queue id -> position of a stored message -> its body bytes
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to write."""
+        return bool(self.definitions or self.settled or any(self.enqueued.values()) or any(self.spilled.values()))
+
+    def enqueue(self, queue_id: int, first: int, messages: list[StoredContent]) -> None:
+        """Append persistent messages at positions first, first + 1, ..."""
+        entries = self.enqueued.get(queue_id)
+        if entries is None:
+            entries = self.enqueued[queue_id] = {}
+        if len(messages) == 1:
+            entries[first] = messages[0]
+        else:
+            entries.update(zip(range(first, first + len(messages)), messages, strict=True))
+
+    def spill(self, queue_id: int, position: int, message: StoredContent) -> None:
+        """Store a transient message to free its memory; it does not survive a restart."""
+        self.spilled.setdefault(queue_id, {})[position] = message
+
+    def expire_at(self, queue_id: int, position: int, expires_at_ms: int) -> None:
+        """Remember the deadline of a message enqueued or spilled in this batch."""
+        self.expiries.setdefault(queue_id, {})[position] = expires_at_ms
+
+    def settle(self, queue_id: int, position: int, body_bytes: int) -> None:
+        """Remove a message: from this batch if it is still in it, else from the store."""
+        entries = self.enqueued.get(queue_id)
+        if entries is not None and entries.pop(position, None) is not None:
+            return
+        if self.spilled and self.spilled.get(queue_id, {}).pop(position, None) is not None:
+            return
+        settled = self.settled.get(queue_id)
+        if settled is None:
+            settled = self.settled[queue_id] = {}
+        settled[position] = body_bytes
+
+    def purge(self, queue_id: int, first: int, last: int, count: int, body_bytes: int) -> None:
+        """Remove a range of messages, `count` of which are stored by batches before this one."""
+        self.definitions.append(QueuePurged(queue_id, first, last, count, body_bytes))
+
+    def delete_queue(self, queue_id: int) -> None:
+        """Remove a queue and whatever this batch holds of it."""
+        for by_queue in (self.enqueued, self.spilled, self.expiries, self.settled):
+            by_queue.pop(queue_id, None)
+        self.definitions.append(QueueDeleted(queue_id))
+
+
+@dataclass(frozen=True, slots=True)
+class StoredQueue:
+    """A durable queue as found at start."""
+
+    queue_id: int
+    vhost: str
+    name: str
+    auto_delete: bool
+    arguments: bytes
+    consumed: bool  # `QueueConsumed` was recorded: waiting messages may have been delivered before
+    messages: int
+    body_bytes: int
+    first_position: int  # of a waiting message; 1 if there is none
+    last_position: int  # of a waiting message; 0 if there is none
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a restart begins with. Messages stay in the store until they are read."""
+
+    exchanges: list[ExchangeDeclared]
+    queues: list[StoredQueue]
+    bindings: list[Bound]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMessage:
+    """One waiting message read back."""
+
+    position: int
+    exchange: str
+    routing_key: str
+    properties: bytes
+    body: bytes
+    persistent: bool
+    expires_at_ms: int | None

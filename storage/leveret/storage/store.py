@@ -1,0 +1,61 @@
+"""The store's interface: ordered batches of changes in, what a restart needs out.
+
+An engine is called from at most two threads at a time: one that writes (`apply`, `checkpoint`, `close`) and one that
+reads (`read`). It makes no promise about order between the two, but `read` sees every batch whose `apply` has returned.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from leveret.storage.changes import Batch, Snapshot, StoredMessage
+
+
+class StoreError(Exception):
+    """The store could not do what was asked, and nothing of it may be confirmed. Fatal: no engine retries."""
+
+
+class StoreLockedError(StoreError):
+    """Another process has the data open."""
+
+
+class NotAStoreError(StoreError):
+    """The file is not a store of ours."""
+
+
+class NewerSchemaError(StoreError):
+    """The data was written by a newer version."""
+
+
+class StaleEpochError(StoreError):
+    """The batch comes from an owner that has been replaced."""
+
+
+class Store(Protocol):
+    """An engine. `MemoryStore` is the reference; a test must not be able to tell it from another."""
+
+    def load(self) -> Snapshot:
+        """Return what the last run left, transient and half-made things removed. Called once, first.
+
+        Queues tell how many messages wait in them; the cost does not grow with the messages.
+        """
+
+    def apply(self, batch: Batch) -> None:
+        """Apply a batch as one transaction and return when it is on stable storage.
+
+        Raises:
+            StoreError: nothing of the batch is promised; the caller must stop (reliability: no retry of fsync).
+            StaleEpochError: `batch.epoch` is lower than one seen before.
+        """
+
+    def read(self, queue_id: int, after: int, up_to: int, limit: int, max_bytes: int) -> list[StoredMessage]:
+        """Return messages of a queue with after < position <= up_to, by position.
+
+        At most `limit` messages and about `max_bytes` of bodies, but at least one message if there is one.
+        """
+
+    def checkpoint(self) -> None:
+        """Do the housekeeping that must not delay a commit (own connection or thread of the engine)."""
+
+    def close(self) -> None:
+        """Release everything. Closing twice is harmless."""
