@@ -1,8 +1,8 @@
 """Reply codes: one class for each way RabbitMQ refuses something, and the codes that are not errors.
 
-An error is raised anywhere below the session and caught there. A `ChannelException` closes the channel it happened on, a
-`ConnectionException` the connection; on channel 0 it is always the connection. The text is RabbitMQ's, word for word,
-because clients and people match on it.
+An error is raised anywhere below the session and caught there. A `ChannelException` closes the channel it
+happened on, a `ConnectionException` the connection; on channel 0 it is always the connection. The text is
+RabbitMQ's, word for word, because clients and people match on it.
 
 Source: AMQP 0-9-1 section 1.2, "Reply codes".
 """
@@ -189,7 +189,7 @@ def octets(data: bytes) -> str:
     return "<<" + ",".join(map(str, data[: SHORT_STRING_MAX * 2])) + ">>"
 
 
-def quoted_octets(data: bytes) -> str:
+def printable_octets(data: bytes) -> str:
     r"""Bytes as Erlang's `~p` prints a binary: `<<"abc">>` if all are printable Latin-1, else `<<1,2,3>>`."""
     if not data or not all(32 <= byte <= 126 or byte >= 160 or byte in _ERLANG_ESCAPES for byte in data):
         return octets(data)
