@@ -5,11 +5,12 @@ A value is a `Field`: RabbitMQ's type tag and a plain Python value. Which Python
     t bool     b B s u I i l L T int     f d float     S x bytes     D (scale, unscaled value)
     A list of Field     F Table (dict of key to Field)     V None
 
-Keys are `str`, decoded from UTF-8 with surrogate escapes, so any byte string survives. Of duplicate keys the
-first wins. RabbitMQ reads some tags differently from the specification: `s` and `u` are 16 bit, `L` is signed.
+Keys are `str`, decoded from UTF-8 with surrogate escapes, so any byte string survives. Of duplicate keys
+the first wins. RabbitMQ reads some tags differently from the specification: `s` and `u` are 16 bit, `L` is
+signed.
 
-Input is first checked whole by `check_table`, which walks it without recursion and without building anything; the
-decoder behind it may then trust every length and is at most `TABLE_DEPTH_MAX` calls deep.
+Input is first checked whole by `check_table`, which walks it without recursion and without building anything.
+The decoder behind it may then trust every length, and is at most `TABLE_DEPTH_MAX` calls deep.
 
 Source: AMQP 0-9-1 section 4.2.5.5; RabbitMQ "AMQP 0-9-1 Errata", section 3.
 """
@@ -283,7 +284,7 @@ def _with_length(data: bytes) -> bytes:
 
 
 def from_python(value: object) -> Field:
-    """Choose tags for plain values: str, bytes `S`, bool `t`, int `l`, float `d`, None `V`, list `A`, dict `F`.
+    """Choose tags for plain values: str, bytes S, bool t, int l, float d, None V, list A, dict F.
 
     A `Field` inside is kept as it is, so any other tag can be had too.
     """
@@ -343,8 +344,8 @@ def array(table: Table, key: str) -> Array | None:
 def same_value(left: Field, right: Field) -> bool:
     """Whether two values are equal as RabbitMQ compares arguments and headers.
 
-    Numbers are equal by value whatever their type (1 equals 1.0). Everything else is equal only to its own kind;
-    arrays and tables are compared element by element.
+    Numbers are equal by value whatever their type (1 equals 1.0). Everything else is equal only to its own
+    kind; arrays and tables are compared element by element.
 
     Source: RabbitMQ, headers exchange and equivalence of redeclared queues.
     """
