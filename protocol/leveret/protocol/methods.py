@@ -188,8 +188,9 @@ def decode_method(payload: bytes) -> Frame:
 
 def _decode_arguments(layout: _Layout, payload: bytes) -> Frame:
     """Decode the arguments; an IndexError means that they do not fit the method."""
-    method = layout.method.__new__(layout.method) position = 4 bit = 0  # value of the next bit in the octet
-    before `position`; 0 when no row of bits (at most 8) has begun
+    method = layout.method.__new__(layout.method)
+    position = 4
+    bit = 0  # next bit of the octet before `position`; 0 when no row of bits (at most 8) has begun
     raw_tables: list[tuple[str, bytes]] = []
     malformed = False
     for name, kind in layout.fields:
