@@ -62,8 +62,8 @@ TYPE_NAMES: Final[dict[str, str]] = {
 }  # tag -> the name in RabbitMQ's error texts
 
 INTEGER_TAGS: Final = frozenset("bBsuIilL")
+NUMBER_TAGS: Final = frozenset("bBsuIilLfd")
 STRING_TAGS: Final = frozenset("Sx")
-_COMPARED_AS_NUMBERS: Final = frozenset("bBsuIilLfdT")
 
 # What follows a tag: 0 to 8 bytes, or a 4-byte length and a string, or a 4-byte length and more fields.
 _STRING: Final = 9
@@ -350,8 +350,8 @@ def same_value(left: Field, right: Field) -> bool:
 
     Source: RabbitMQ 3.10, a headers exchange with every pair of types.
     """
-    if left.tag in _COMPARED_AS_NUMBERS:
-        return right.tag in _COMPARED_AS_NUMBERS and left.value == right.value
+    if left.tag in NUMBER_TAGS or left.tag == "T":
+        return (right.tag in NUMBER_TAGS or right.tag == "T") and left.value == right.value
     if left.tag in STRING_TAGS:
         return right.tag in STRING_TAGS and left.value == right.value
     return left == right
