@@ -1,7 +1,8 @@
 """Compiles the hot modules with mypyc while a wheel is built, if LEVERET_COMPILE=1.
 
-Editable installs stay plain Python. The same files run both ways, so nothing but speed depends on it; which way runs
-is told by `leveret --version`. Results are kept in build/mypyc, so that the next build compiles only what changed.
+Editable installs stay plain Python. The same files run both ways, so nothing but speed depends on it, and
+`leveret --version` tells which way runs. Results are kept in build/mypyc: the next build compiles the
+changes.
 """
 
 from __future__ import annotations

@@ -1,0 +1,199 @@
+"""Log lines: one event a line, for people or as JSON. Never one per message.
+
+    get_logger().info("connection opened", peer="127.0.0.1:52100", user="guest")
+
+An event's name is constant text; what varies goes into its keys. Whatever a client sent may stand in a value:
+control characters are escaped, so that nobody can forge a line or steer a terminal. A log that cannot be
+written (full disk, closed pipe) is lost; the broker goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, TextIO
+
+import structlog
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, MutableMapping
+
+    from structlog.typing import EventDict, FilteringBoundLogger
+
+LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+SECRETS: Final = frozenset(("password", "response", "secret", "token"))  # keys whose values are never written
+
+_RESET: Final = "\x1b[0m"
+_COLOURS: Final = {"debug": "\x1b[2m", "info": "\x1b[32m", "warning": "\x1b[33m", "error": "\x1b[31m"}
+_DIM: Final = "\x1b[2m"
+_FRAMES: Final = 4  # of a traceback in one line
+
+
+def configure(log_format: str, level: str, stream: TextIO | None = None) -> None:
+    """Send what is logged from now on to `stream`, by default standard output.
+
+    Args:
+        log_format: console or json.
+        level: debug, info, warning or error.
+        stream: where lines go; colours are used if it is a terminal that wants them.
+    """
+    out = sys.stdout if stream is None else stream
+    if log_format == "json":
+        render: Callable[[EventDict], str] = render_json
+    else:
+        render = ConsoleRenderer(colours=wants_colours(out), tracebacks=level == "debug")
+
+    def finish(_logger: object, method: str, event: EventDict) -> str:
+        event["level"] = "error" if method == "exception" else method
+        return render(event)
+
+    structlog.configure(
+        processors=[finish],
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+        logger_factory=lambda *_args: LineLogger(out),
+        cache_logger_on_first_use=False,
+    )
+
+
+def get_logger(**values: object) -> FilteringBoundLogger:
+    """Return a logger that adds `values` to each of its events."""
+    logger: FilteringBoundLogger = structlog.get_logger(**values)
+    return logger
+
+
+def wants_colours(stream: TextIO) -> bool:
+    """Return whether `stream` is a terminal and nobody asked for plain text (NO_COLOR, TERM=dumb)."""
+    import os
+
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+class LineLogger:
+    """Writes finished lines, each at once."""
+
+    __slots__ = ("_stream",)
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, line: str) -> None:
+        """Write a line, or lose it."""
+        try:
+            self._stream.write(line + "\n")
+            self._stream.flush()
+        except (OSError, ValueError):  # no space, no reader; or the stream is closed
+            return
+
+    debug = info = warning = error = critical = exception = write
+
+
+class ConsoleRenderer:
+    """`12:03:04.512 info    connection opened  peer=127.0.0.1:52100 user=guest`."""
+
+    __slots__ = ("_colours", "_tracebacks")
+
+    def __init__(self, *, colours: bool, tracebacks: bool) -> None:
+        self._colours = colours
+        self._tracebacks = tracebacks
+
+    def __call__(self, event: EventDict) -> str:
+        """Return the line. With tracebacks, those of an exception follow it, indented."""
+        level = event.pop("level")
+        name = one_line(str(event.pop("event", "")))
+        error = _error(event)
+        pairs = [f"{key}={_console_value(value)}" for key, value in _without_secrets(event).items()]
+        if error is not None:
+            pairs.append(f"error={_console_value(brief(error))}")
+        time = datetime.now().astimezone().strftime("%H:%M:%S.%f")[:-3]
+        if self._colours:
+            line = f"{_DIM}{time}{_RESET} {_COLOURS.get(level, '')}{level:<7}{_RESET} {name}"
+            line += f"  {_DIM}{' '.join(pairs)}{_RESET}" if pairs else ""
+        else:
+            line = "  ".join((f"{time} {level:<7} {name}", *((" ".join(pairs),) if pairs else ())))
+        if error is not None and self._tracebacks:
+            text = "".join(traceback.format_exception(error))
+            line += "".join(f"\n    {one_line(each)}" for each in text.splitlines())
+        return line
+
+
+def render_json(event: EventDict) -> str:
+    """Return the event as one JSON object; an exception is in the keys error and traceback."""
+    line: dict[str, object] = {
+        "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "level": event.pop("level"),
+        "event": event.pop("event", ""),
+    }
+    error = _error(event)
+    line |= {key: _json_value(value) for key, value in _without_secrets(event).items()}
+    if error is not None:
+        line["error"] = one_line(brief(error))
+        text = "".join(traceback.format_exception(error))
+        line["traceback"] = [one_line(each) for each in text.splitlines()]
+    return json.dumps(line, ensure_ascii=True, default=lambda value: one_line(str(value)))
+
+
+def one_line(text: str) -> str:
+    r"""Return the text with what is not printable escaped: control characters, separators, surrogates."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def brief(error: BaseException) -> str:
+    """Return an exception and its innermost frames in one line: `KeyError: 'q' at a.py:88 < b.py:40`."""
+    frames = traceback.extract_tb(error.__traceback__)[: -_FRAMES - 1 : -1]
+    places = " < ".join(f"{frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in frames)
+    text = "".join(traceback.format_exception_only(error)).strip()
+    return f"{text} at {places}" if places else text
+
+
+def _error(event: MutableMapping[str, object]) -> BaseException | None:
+    given = event.pop("exc_info", None)
+    if isinstance(given, BaseException):
+        return given
+    return sys.exc_info()[1] if given else None
+
+
+def _without_secrets(event: Mapping[str, object]) -> dict[str, object]:
+    return {key: "***" if key in SECRETS else value for key, value in event.items()}
+
+
+def _console_value(value: object) -> str:
+    text = one_line(value if isinstance(value, str) else str(value))
+    return text if text and not set(text) & set(' "=') else json.dumps(text, ensure_ascii=False)
+
+
+def _json_value(value: object) -> object:
+    if isinstance(value, str):
+        return one_line(value)
+    if isinstance(value, dict):
+        return {one_line(str(key)): _json_value(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json_value(each) for each in value]
+    return value
+
+
+class Throttle:
+    """Lets an event that a stranger can cause through at most `limit` times in `interval_s`."""
+
+    __slots__ = ("_admitted", "_held_back", "_interval_s", "_limit", "_since_s")
+
+    def __init__(self, limit: int, interval_s: float) -> None:
+        self._limit = limit
+        self._interval_s = interval_s
+        self._since_s = float("-inf")
+        self._admitted = 0
+        self._held_back = 0
+
+    def admit(self, now_s: float) -> int | None:
+        """Return how many events were held back since the last admitted one, or None if this one is too."""
+        if now_s - self._since_s >= self._interval_s:
+            self._since_s, self._admitted = now_s, 0
+        if self._admitted >= self._limit:
+            self._held_back += 1
+            return None
+        self._admitted += 1
+        held_back, self._held_back = self._held_back, 0
+        return held_back
