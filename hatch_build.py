@@ -18,10 +18,23 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 # Modules whose docstring says HOT. They are compiled as one group, so that calls between them are direct.
 HOT_MODULES = [
+    "broker/leveret/broker/methods/basic.py",
+    "broker/leveret/broker/model/binding.py",
+    "broker/leveret/broker/model/channel.py",
+    "broker/leveret/broker/model/consumer.py",
+    "broker/leveret/broker/model/direct.py",
+    "broker/leveret/broker/model/exchange.py",
+    "broker/leveret/broker/model/publish.py",
+    "broker/leveret/broker/model/queue.py",
+    "broker/leveret/broker/model/routing.py",
+    "broker/leveret/broker/model/topic.py",
+    "broker/leveret/broker/model/turn.py",
+    "broker/leveret/broker/server/loop.py",
     "protocol/leveret/protocol/connection.py",
     "protocol/leveret/protocol/content.py",
     "protocol/leveret/protocol/frames.py",
     "protocol/leveret/protocol/outbox.py",
+    "protocol/leveret/protocol/properties.py",
 ]
 
 
@@ -35,7 +48,9 @@ class CompileHotModules(BuildHookInterface[Any]):
 
     def dependencies(self) -> list[str]:
         """What the build environment needs in addition."""
-        return ["mypy>=2.0", "pamqp>=4.0", "setuptools>=77"] if self.wanted else []
+        if not self.wanted:
+            return []
+        return ["mypy>=2.0", "setuptools>=77", *self.metadata.core.dependencies]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile, and tell hatchling which files to add.
