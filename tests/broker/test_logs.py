@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -106,6 +108,20 @@ def test_json_has_the_traceback_in_the_same_line() -> None:
 def test_a_log_that_cannot_be_written_is_lost_silently() -> None:
     logs.configure("console", "info", Full())
     logs.get_logger().info("connection opened")
+
+
+def test_a_reader_that_goes_away_does_not_change_the_exit_code() -> None:
+    code = (
+        "from leveret.broker import logs; logs.configure('console', 'info'); input()\n"
+        "for _ in range(3): logs.get_logger().info('connection opened')"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdout.close()
+    process.stdin.write(b"\n")
+    process.stdin.close()
+    assert process.wait() == 0
 
 
 def test_a_terminal_gets_colours(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,9 @@ written (full disk, closed pipe) is lost; the broker goes on.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
 import traceback
 from datetime import UTC, datetime
@@ -65,8 +67,6 @@ def get_logger(**values: object) -> FilteringBoundLogger:
 
 def wants_colours(stream: TextIO) -> bool:
     """Return whether `stream` is a terminal and nobody asked for plain text (NO_COLOR, TERM=dumb)."""
-    import os
-
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
@@ -83,10 +83,20 @@ class LineLogger:
         try:
             self._stream.write(line + "\n")
             self._stream.flush()
-        except (OSError, ValueError):  # no space, no reader; or the stream is closed
+        except BrokenPipeError:
+            _discard(self._stream)
+        except (OSError, ValueError):  # no space; or the stream is closed
             return
 
     debug = info = warning = error = critical = exception = write
+
+
+def _discard(stream: TextIO) -> None:
+    """Let what is written from now on vanish: nobody reads, and Python would complain at its end."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 class ConsoleRenderer:
