@@ -2,7 +2,7 @@
 
     python .ci/smoke.py path/to/leveret compiled|interpreted
 
-Run it with a Python that has pika; the broker comes from its own environment. Fails if anything is not as expected.
+Run it with a Python that has pika; the broker comes from its own environment.
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pika
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 BODIES = [b"one", b"", b"x" * 300_000]
 

@@ -43,14 +43,13 @@ KEYS: Final[dict[str, tuple[str, Kind[object] | None]]] = {
     "log.default.level": ("log_level", _LEVELS),
     "log.console.level": ("log_level", _LEVELS),
 }
-# Keys read by `parse` itself.
-_SPECIAL: Final = (
-    "listeners.tcp",
-    "listeners.tcp.default",
-    "listeners.tcp.1",
-    "loopback_users",
-    "loopback_users.guest",
-)
+# Keys that `parse` itself reads -> field of Settings
+OTHER_KEYS: Final = {
+    "listeners.tcp.default": "port",
+    "listeners.tcp.1": "port",
+    "loopback_users": "loopback_users",
+    "loopback_users.guest": "loopback_users",
+}
 
 # First parts of keys that RabbitMQ or one of its plugins has and Leveret does not use (yet).
 _FOREIGN_TEXT: Final = """
@@ -114,7 +113,7 @@ def parse(text: str) -> Contents:
         elif key.startswith(_FOREIGN):
             ignored.append(key)
         else:
-            best = difflib.get_close_matches(key, [*KEYS, *_SPECIAL], n=1, cutoff=0.0)[0]
+            best = difflib.get_close_matches(key, [*KEYS, *OTHER_KEYS], n=1, cutoff=0.0)[0]
             raise ConfError(f"unknown key {key!r}; the nearest known one is {best!r}")
     if any(key.startswith("loopback_users") for key in values):
         users = tuple(user for user, is_loopback in loopback.items() if is_loopback)
