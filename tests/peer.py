@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from pamqp import commands
 
 from leveret.protocol.methods import CONTENT_METHODS, class_id, decode_method, encode_method, make, method_id
-from leveret.protocol.properties import NO_PROPERTIES, Properties
+from leveret.protocol.properties import NO_PROPERTIES, Properties, to_json
 
 if TYPE_CHECKING:
     from pamqp.base import Frame
@@ -80,11 +80,11 @@ class Method:
 
     def __repr__(self) -> str:
         """Show the fields, for failed assertions."""
-        fields = ", ".join(f"{name}={value!r}" for name, value in self.method)
+        fields = ", ".join(f"{name}={getattr(self.method, name)!r}" for name in self.method.attributes())
         return f"{self.name}({fields}) on channel {self.channel}"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Content(Method):
     """A method with content, complete: basic.deliver, basic.get-ok or basic.return."""
 
@@ -95,6 +95,12 @@ class Content(Method):
     def fields(self) -> Properties:
         """The properties, parsed."""
         return Properties.parse(self.properties)
+
+    def __repr__(self) -> str:
+        """Show the fields, the properties and the start of the body."""
+        return (
+            f"{Method.__repr__(self)}, {to_json(self.properties)}, {len(self.body)} bytes {self.body[:40]!r}"
+        )
 
 
 Event = ProtocolHeader | Heartbeat | Method
@@ -263,7 +269,7 @@ class Peer:
                 return events
             if self._buffer[end] != FRAME_END:
                 raise ProtocolViolation(f"frame ends in {self._buffer[end]}")
-            if kind == BODY and self.frame_max and end + 1 > self.frame_max:
+            if kind != HEADER and self.frame_max and end + 1 > self.frame_max:  # a header cannot be split
                 raise ProtocolViolation(f"a frame of {end + 1} bytes, but frame_max is {self.frame_max}")
             payload = self._buffer[7:end]
             self._buffer = self._buffer[end + 1 :]
