@@ -26,12 +26,13 @@ def short_string(text: str) -> bytes:
 class Envelope:
     """What a run of publishes on one channel has in common.
 
-    `channel` and `frame_max` tell how the content frames of its messages are cut. `stamp` is free for the broker: what
-    it worked out about messages with this envelope, so that it asks once.
+    `channel` and `frame_max` tell how the content frames of its messages are cut.
     """
 
     __slots__ = (
+        "bcc_keys",
         "channel",
+        "dead_lettered",
         "exchange",
         "fields",
         "frame_max",
@@ -51,6 +52,8 @@ class Envelope:
         self.fields = fields
         self.channel = channel
         self.frame_max = frame_max
+        self.dead_lettered: bool = False  # the broker itself wrote the x-death header
+        self.bcc_keys: list[str] = []  # routing keys of a BCC header, which is no longer among the properties
         self.persistent: bool = fields.delivery_mode == 2
         # Properties that the broker must look at before it routes: most messages have none of them.
         self.needs_attention: bool = (
@@ -87,6 +90,11 @@ class Message:
     def properties(self) -> bytes:
         """Raw property list, from the property flags on."""
         return self.envelope.raw
+
+    @property
+    def dead_lettered(self) -> bool:
+        """Whether the broker itself wrote its x-death header."""
+        return self.envelope.dead_lettered
 
     @property
     def body(self) -> bytes:

@@ -1,0 +1,295 @@
+"""A channel: deliveries that wait for an ack, publishes that wait for a confirm, an open transaction. HOT."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from leveret.broker.model.queue import Entry, Queue
+from leveret.protocol.errors import NotFound, PreconditionFailed
+from leveret.protocol.frames import deliver_prefix, encode_ack, encode_nack
+
+if TYPE_CHECKING:
+    from pamqp.base import Frame
+
+    from leveret.broker.model.connection import Connection
+    from leveret.broker.model.consumer import Consumer
+    from leveret.broker.model.publish import Publish
+    from leveret.broker.model.turn import Turn
+    from leveret.broker.model.vhost import VHost
+    from leveret.protocol.outbox import Outbox
+
+
+class PendingConfirm:
+    """Publishes up to a sequence number, to be confirmed when a batch is durable."""
+
+    __slots__ = ("batch", "is_refused", "last")
+
+    def __init__(self, batch: int, last: int, is_refused: bool) -> None:
+        self.batch = batch
+        self.last = last
+        self.is_refused = is_refused  # then it is the one publish `last`, and gets a nack
+
+
+class Settlement:
+    """Deliveries acked or rejected together."""
+
+    __slots__ = ("entries", "is_ack", "requeue", "tags")
+
+    def __init__(self, tags: list[int], entries: list[Entry], is_ack: bool, requeue: bool) -> None:
+        self.tags = tags
+        self.entries = entries
+        self.is_ack = is_ack
+        self.requeue = requeue
+
+
+class Transaction:
+    """What tx.commit will do: publishes first, then settlements."""
+
+    __slots__ = ("publishes", "settlements")
+
+    def __init__(self) -> None:
+        self.publishes: list[Publish] = []
+        self.settlements: list[Settlement] = []
+
+
+class Channel:
+    """The state of one open channel."""
+
+    __slots__ = (
+        "_oldest_tag",
+        "confirmed_up_to",
+        "confirms",
+        "connection",
+        "consumers",
+        "consumers_unacked_count",
+        "global_prefetch_count",
+        "is_closed",
+        "last_queue_name",
+        "next_delivery_tag",
+        "number",
+        "outbox",
+        "pending_confirms",
+        "prefetch_count",
+        "published_up_to",
+        "reply_consumer_tag",
+        "reply_name",
+        "reply_prefix",
+        "transaction",
+        "turn",
+        "unacked",
+    )
+
+    def __init__(self, connection: Connection, number: int) -> None:
+        self.connection = connection
+        self.turn: Turn = connection.turn
+        self.number = number
+        self.outbox: Outbox = connection.outbox
+        self.is_closed: bool = False
+        self.last_queue_name: str | None = None  # declared on this channel; an empty name stands for it
+        self.consumers: dict[str, Consumer] = {}  # by consumer tag
+        self.prefetch_count: int = 0  # for consumers to come; 0 is unlimited
+        self.global_prefetch_count: int = 0  # for all consumers together; 0 is unlimited
+        self.next_delivery_tag: int = 1
+        self.unacked: dict[int, Entry] = {}  # by delivery tag, in order
+        self.consumers_unacked_count: int = 0  # of them, those that consumers got (not basic.get)
+        self.confirms: bool = False
+        self.published_up_to: int = 0  # sequence number of the last publish since confirm.select
+        self.confirmed_up_to: int = 0
+        self.pending_confirms: deque[PendingConfirm] = deque()
+        self.transaction: Transaction | None = None
+        self.reply_consumer_tag: str | None = None  # of the consumer of amq.rabbitmq.reply-to
+        self.reply_name: str = ""  # the name its replies are sent to
+        self.reply_prefix: bytes = b""  # what begins its deliveries
+        self._oldest_tag: int = 1  # no tag below is outstanding
+
+    @property
+    def vhost(self) -> VHost:
+        """The vhost of its connection."""
+        return self.connection.vhost
+
+    def send(self, method: Frame) -> None:
+        """Send a method without content."""
+        self.connection.send(self.number, method)
+
+    def send_when_defined(self, method: Frame) -> None:
+        """Send a reply once every declare, bind and delete so far is on stable storage."""
+        self.connection.send_when_durable(self.number, method, self.turn.last_definition_batch)
+
+    def queue_name(self, name: str) -> str:
+        """Return a queue's name; an empty one stands for the queue last declared here.
+
+        Raises:
+            NotFound: nothing was declared on this channel.
+        """
+        if name:
+            return name
+        if self.last_queue_name is None:
+            raise NotFound("no previously declared queue")
+        return self.last_queue_name
+
+    # -- direct replies
+
+    def open_reply_consumer(self, tag: str, name: str) -> None:
+        """Have direct replies delivered to a consumer tag."""
+        self.reply_consumer_tag = tag
+        self.reply_name = name
+        self.reply_prefix = deliver_prefix(tag)
+
+    def close_reply_consumer(self) -> None:
+        """Have no more direct replies delivered."""
+        if self.reply_consumer_tag is not None:
+            self.vhost.replies.close(self.reply_name)
+            self.reply_consumer_tag = None
+
+    # -- settling
+
+    def take(self, tag: int, multiple: bool) -> Settlement:
+        """Take deliveries out of the outstanding ones.
+
+        Args:
+            tag: delivery tag; with `multiple`, it and all below, and 0 for all there are.
+            multiple: the method's bit.
+
+        Raises:
+            PreconditionFailed: the tag is not outstanding.
+        """
+        unacked = self.unacked
+        if not multiple:
+            entry = unacked.pop(tag, None)
+            if entry is None:
+                raise PreconditionFailed(f"unknown delivery tag {tag}")
+            return Settlement([tag], [entry], True, False)
+        if tag == 0:
+            everything = Settlement(list(unacked), list(unacked.values()), True, False)
+            unacked.clear()
+            self._oldest_tag = self.next_delivery_tag
+            return everything
+        if tag not in unacked:
+            raise PreconditionFailed(f"unknown delivery tag {tag}")
+        tags: list[int] = []
+        entries: list[Entry] = []
+        if tag - self._oldest_tag > 2 * len(unacked):
+            tags = sorted(outstanding for outstanding in unacked if outstanding <= tag)
+            entries = [unacked.pop(outstanding) for outstanding in tags]
+        else:
+            for number in range(self._oldest_tag, tag + 1):
+                entry = unacked.pop(number, None)
+                if entry is not None:
+                    tags.append(number)
+                    entries.append(entry)
+        self._oldest_tag = tag + 1
+        return Settlement(tags, entries, True, False)
+
+    def give_back(self, settlements: list[Settlement]) -> None:
+        """Make deliveries outstanding again that were taken in a transaction."""
+        for settlement in settlements:
+            self.unacked.update(zip(settlement.tags, settlement.entries, strict=True))
+        self.unacked = dict(sorted(self.unacked.items()))
+        self._oldest_tag = 1
+
+    def ack(self, tags: list[int]) -> None:
+        """Settle single deliveries, outside a transaction.
+
+        Raises:
+            PreconditionFailed: a tag is not outstanding; those before it are settled.
+        """
+        unacked = self.unacked
+        for tag in tags:
+            entry = unacked.pop(tag, None)
+            if entry is None:
+                raise PreconditionFailed(f"unknown delivery tag {tag}")
+            consumer = entry.consumer
+            if consumer is not None:
+                consumer.unacked_count -= 1
+                self.consumers_unacked_count -= 1
+            if not entry.queue.is_deleted:
+                entry.queue.settle(entry)
+        if self.global_prefetch_count:
+            self._touch_consumed_queues()
+
+    def settle(self, settlement: Settlement) -> None:
+        """Ack, requeue or refuse deliveries that were taken."""
+        for entry in settlement.entries:
+            consumer = entry.consumer
+            if consumer is not None:
+                consumer.unacked_count -= 1
+                self.consumers_unacked_count -= 1
+        if settlement.requeue:
+            self._requeue(settlement.entries)
+        elif settlement.is_ack:
+            for entry in settlement.entries:
+                if not entry.queue.is_deleted:
+                    entry.queue.settle(entry)
+        else:
+            for entry in settlement.entries:
+                if not entry.queue.is_deleted:
+                    entry.queue.reject(entry)
+        if self.global_prefetch_count:
+            self._touch_consumed_queues()
+
+    def _requeue(self, entries: list[Entry]) -> None:
+        by_queue: dict[Queue, list[Entry]] = {}
+        for entry in entries:
+            by_queue.setdefault(entry.queue, []).append(entry)
+        for queue, its_entries in by_queue.items():
+            queue.requeue(its_entries)
+
+    def requeue_all(self) -> None:
+        """Return everything outstanding to its queues, settled or not in an open transaction."""
+        if self.transaction is not None:
+            self.give_back(self.transaction.settlements)
+            self.transaction = Transaction()
+        if self.unacked:
+            settlement = self.take(0, True)
+            settlement.requeue = True
+            self.settle(settlement)
+
+    def set_prefetch(self, count: int, is_global: bool) -> None:
+        """Change the prefetch limit: for all running consumers together, or for each consumer to come."""
+        if is_global:
+            self.global_prefetch_count = count
+        else:
+            self.prefetch_count = count
+            self.global_prefetch_count = 0  # RabbitMQ: setting the one switches the other off
+        self._touch_consumed_queues()
+
+    def _touch_consumed_queues(self) -> None:
+        for consumer in self.consumers.values():
+            self.turn.touched[consumer.queue] = None
+
+    def resume_consumers(self) -> None:
+        """Let consumers go on after the connection's output was full."""
+        self._touch_consumed_queues()
+
+    # -- confirms
+
+    def note_published(self, count: int, batch: int, is_refused: bool) -> None:
+        """Count publishes that are to be confirmed (or refused, one at a time) when a batch is durable."""
+        self.published_up_to += count
+        pending = self.pending_confirms
+        if pending:
+            last = pending[-1]
+            if not is_refused and not last.is_refused and batch <= last.batch:
+                last.last = self.published_up_to
+                return
+        pending.append(PendingConfirm(batch, self.published_up_to, is_refused))
+        self.turn.confirming[self] = None
+
+    def send_confirms(self, durable: int) -> None:
+        """Confirm, in order, what the batches up to `durable` hold."""
+        pending = self.pending_confirms
+        up_to = self.confirmed_up_to
+        while pending and pending[0].batch <= durable:
+            confirm = pending.popleft()
+            if confirm.is_refused:
+                self._ack_up_to(confirm.last - 1)
+                self.outbox.write(encode_nack(self.number, confirm.last, False))
+                self.confirmed_up_to = confirm.last
+            up_to = confirm.last
+        self._ack_up_to(up_to)
+
+    def _ack_up_to(self, tag: int) -> None:
+        if tag > self.confirmed_up_to:
+            self.outbox.write(encode_ack(self.number, tag, tag - self.confirmed_up_to > 1))
+            self.confirmed_up_to = tag

@@ -1,0 +1,38 @@
+"""A run of messages on its way into the queues. HOT."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from leveret.protocol.content import Message
+
+if TYPE_CHECKING:
+    from leveret.broker.model.channel import Channel
+    from leveret.broker.model.queue import Queue
+
+
+class Publish:
+    """Messages of one envelope, checked and routed.
+
+    `queues` holds each queue once; `requesters` are channels that wait for the messages as direct replies.
+    """
+
+    __slots__ = ("body_bytes", "mandatory", "messages", "queues", "requesters", "ttl_ms")
+
+    def __init__(
+        self,
+        messages: list[Message],
+        ttl_ms: int,
+        queues: list[Queue],
+        requesters: list[Channel],
+        mandatory: bool,
+    ) -> None:
+        self.messages = messages
+        self.ttl_ms = ttl_ms  # their own expiration, -1 for none
+        self.queues = queues
+        self.requesters = requesters
+        self.mandatory = mandatory
+        body_bytes = 0
+        for message in messages:
+            body_bytes += message.body_bytes
+        self.body_bytes: int = body_bytes

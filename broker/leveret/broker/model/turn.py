@@ -1,0 +1,81 @@
+"""What one turn of the event loop gathers. HOT.
+
+The server tells the model the time once a turn and feeds it events; the model changes memory and notes here what is left
+to do: changes for the store, queues that may deliver, channels with confirms to send, dead letters to route, messages to
+read back. The server does these at the end of the turn, or before an event that could see the difference.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from heapq import heappush
+from typing import TYPE_CHECKING
+
+from leveret.storage.changes import Batch, Definition
+
+if TYPE_CHECKING:
+    from leveret.broker.model.channel import Channel
+    from leveret.broker.model.queue import Queue
+    from leveret.protocol.content import Message
+
+
+class DeadLetter:
+    """A message on its way from a queue to that queue's dead-letter exchange."""
+
+    __slots__ = ("message", "queue", "reason", "time_ms")
+
+    def __init__(self, queue: Queue, message: Message, reason: str, time_ms: int) -> None:
+        self.queue = queue
+        self.message = message
+        self.reason = reason
+        self.time_ms = time_ms
+
+
+class Turn:
+    """The open batch and the lists of what is left to do."""
+
+    __slots__ = (
+        "_armed",
+        "batch",
+        "confirming",
+        "dead_letters",
+        "deadlines",
+        "durable",
+        "last_definition_batch",
+        "loads",
+        "memory_bytes",
+        "now_ms",
+        "touched",
+        "unwritten_bytes",
+    )
+
+    def __init__(self, now_ms: int) -> None:
+        self.now_ms = now_ms  # wall-clock milliseconds that never jump
+        self.batch: Batch = Batch(1)
+        self.durable: int = 0  # number of the last batch known to be on stable storage
+        self.touched: dict[Queue, None] = {}  # queues that may have something to deliver, in order
+        self.confirming: dict[Channel, None] = {}  # channels with publishes to confirm
+        self.dead_letters: deque[DeadLetter] = deque()
+        self.loads: dict[Queue, None] = {}  # queues whose next messages are to be read back
+        self.deadlines: list[tuple[int, int, Queue]] = []  # heap: when to look at a queue's expiry (ms), a number, it
+        self._armed: int = 0
+        self.last_definition_batch: int = 0  # number of the last batch that declares, binds or deletes something
+        self.unwritten_bytes: int = 0  # bodies in the open batch, about
+        self.memory_bytes: int = 0  # estimate of what messages take, over all queues
+
+    def arm(self, at_ms: int, queue: Queue) -> None:
+        """Have a queue's deadlines looked at."""
+        self._armed += 1
+        heappush(self.deadlines, (at_ms, self._armed, queue))
+
+    def define(self, record: Definition) -> None:
+        """Add a change of the definitions, whose reply waits until it is durable."""
+        self.batch.definitions.append(record)
+        self.last_definition_batch = self.batch.number
+
+    def close_batch(self) -> Batch:
+        """Return the open batch and begin the next one."""
+        batch = self.batch
+        self.batch = Batch(batch.number + 1, batch.epoch)
+        self.unwritten_bytes = 0
+        return batch

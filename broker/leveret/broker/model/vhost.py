@@ -1,0 +1,475 @@
+"""A vhost: exchanges and queues by name, and the rules between them. HOT."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from leveret.broker.model.arguments import QueueArguments, check_equivalent_queue
+from leveret.broker.model.exchange import Exchange, check_exchange_type
+from leveret.broker.model.queue import Queue
+from leveret.broker.model.routing import route
+from leveret.broker.model.topology import Removed, Topology
+from leveret.protocol.errors import AccessRefused, NotFound, PreconditionFailed, ResourceLocked
+from leveret.protocol.tables import Table, decode_table, encode_table
+from leveret.storage.changes import (
+    MAX_QUEUE_ID,
+    Bound,
+    ExchangeDeclared,
+    ExchangeDeleted,
+    QueueDeclared,
+    StoredQueue,
+    Unbound,
+)
+
+if TYPE_CHECKING:
+    from leveret.broker.model.binding import Binding, Destination
+    from leveret.broker.model.connection import Connection
+    from leveret.broker.model.consumer import Consumer
+    from leveret.broker.model.replies import Replies
+    from leveret.broker.model.turn import Turn
+
+RESERVED: Final = "amq."
+PREDECLARED: Final = (
+    ("amq.direct", "direct", False),
+    ("amq.topic", "topic", False),
+    ("amq.fanout", "fanout", False),
+    ("amq.headers", "headers", False),
+    ("amq.match", "headers", False),
+    ("amq.rabbitmq.trace", "topic", True),
+)  # name, type, internal; all are durable
+NAME_BYTES: Final = 16  # of randomness in a name made by the server
+ROUTES_MAX: Final = 100_000  # cached routes; more and the cache starts again
+
+
+class QueueIds:
+    """Ids for queues, each used by one queue at a time; the store finds messages by them."""
+
+    __slots__ = ("_free", "_next", "_released")
+
+    def __init__(self) -> None:
+        self._next: int = 1
+        self._free: list[int] = []
+        self._released: list[tuple[int, int]] = []  # batch that forgets the queue, its id
+
+    def reserve(self, queue_id: int) -> None:
+        """Take an id that the store has a queue under; before any `allocate`."""
+        while self._next < queue_id:
+            self._free.append(self._next)
+            self._next += 1
+        if queue_id == self._next:
+            self._next += 1
+        else:
+            self._free.remove(queue_id)
+
+    def allocate(self) -> int:
+        """Return an id that no queue has.
+
+        Raises:
+            PreconditionFailed: there are as many queues as there can be.
+        """
+        if self._free:
+            return self._free.pop()
+        if self._next > MAX_QUEUE_ID:
+            raise PreconditionFailed(f"queue limit of {MAX_QUEUE_ID} is reached")
+        self._next += 1
+        return self._next - 1
+
+    def release(self, queue_id: int, batch: int) -> None:
+        """Give an id back once the batch that deletes its queue is durable."""
+        self._released.append((batch, queue_id))
+
+    def reclaim(self, durable: int) -> None:
+        """Make ids free again whose batch is durable."""
+        kept: list[tuple[int, int]] = []
+        for batch, queue_id in self._released:
+            if batch <= durable:
+                self._free.append(queue_id)
+            else:
+                kept.append((batch, queue_id))
+        self._released = kept
+
+
+class VHost:
+    """Exchanges, queues and bindings under one name.
+
+    Args:
+        turn: what the current turn gathers.
+        name: of the vhost.
+        queue_ids: shared by all vhosts.
+        replies: direct reply-to consumers, shared by all vhosts.
+        token: makes an unguessable text of letters, digits, "-" and "_" from so many bytes of randomness.
+    """
+
+    __slots__ = (
+        "_queue_ids",
+        "_registrations",
+        "_token",
+        "_topology",
+        "exchanges",
+        "name",
+        "queues",
+        "queues_by_id",
+        "replies",
+        "routes",
+        "turn",
+    )
+
+    def __init__(
+        self, turn: Turn, name: str, queue_ids: QueueIds, replies: Replies, token: Callable[[int], str]
+    ) -> None:
+        self.turn = turn
+        self.name = name
+        self.replies = replies
+        self.queues: dict[str, Queue] = {}
+        self.queues_by_id: dict[int, Queue] = {}
+        self.exchanges: dict[str, Exchange] = {}
+        # (exchange, routing key) -> queues, for routes that depend on nothing else; the default exchange needs none
+        self.routes: dict[tuple[str, str], list[Queue]] = {}
+        self._queue_ids = queue_ids
+        self._token = token
+        self._topology = Topology()
+        self._registrations: int = 0
+        self.exchanges[""] = Exchange.default(name, self.queues)
+        for exchange_name, type_name, internal in PREDECLARED:
+            self.exchanges[exchange_name] = Exchange(
+                name, exchange_name, type_name, durable=True, internal=internal
+            )
+
+    # -- names
+
+    def exchange(self, name: str) -> Exchange:
+        """Return an exchange.
+
+        Raises:
+            NotFound: there is none of this name.
+        """
+        exchange = self.exchanges.get(name)
+        if exchange is None:
+            raise NotFound(f"no exchange '{name}' in vhost '{self.name}'")
+        return exchange
+
+    def open_queue(self, name: str, connection: Connection) -> Queue:
+        """Return a queue that a connection may use.
+
+        Raises:
+            NotFound: there is none of this name.
+            ResourceLocked: it is exclusive to another connection.
+        """
+        queue = self.queues.get(name)
+        if queue is None:
+            raise NotFound(f"no queue '{name}' in vhost '{self.name}'")
+        self._require_owner(queue, connection, queue.owner is not None)
+        return queue
+
+    def _require_owner(self, queue: Queue, connection: Connection, exclusive: bool) -> None:
+        if queue.owner is (connection if exclusive else None):
+            return
+        raise ResourceLocked(
+            f"cannot obtain exclusive access to locked queue '{queue.name}' in vhost '{self.name}'. It could be "
+            "originally declared on another connection or the exclusive property value does not match that of the "
+            "original declaration."
+        )
+
+    def generate_name(self, prefix: str) -> str:
+        """Return a name that nobody can guess: a prefix, a hyphen, 22 characters."""
+        return f"{prefix}-{self._token(NAME_BYTES)}"
+
+    def next_registration(self) -> int:
+        """Return a number that grows with each consumer."""
+        self._registrations += 1
+        return self._registrations
+
+    # -- exchanges
+
+    def refuse_default_exchange(self, name: str) -> None:
+        """Refuse to work on the default exchange.
+
+        Raises:
+            AccessRefused: the name is empty.
+        """
+        if not name:
+            raise AccessRefused("operation not permitted on the default exchange")
+
+    def declare_exchange(
+        self, name: str, type_name: str, durable: bool, auto_delete: bool, internal: bool, arguments: Table
+    ) -> None:
+        """Create an exchange, or check that the existing one is the same.
+
+        Raises:
+            AccessRefused: the default exchange, or a reserved name.
+            PreconditionFailed: an unknown type, a bad argument, or the existing one differs.
+        """
+        check_exchange_type(type_name)
+        self.refuse_default_exchange(name)
+        existing = self.exchanges.get(name)
+        if existing is not None:
+            existing.check_equivalent(type_name, durable, auto_delete, internal, arguments)
+            return
+        if name.startswith(RESERVED):
+            raise AccessRefused(f"exchange name '{name}' contains reserved prefix 'amq.*'")
+        self.exchanges[name] = Exchange(self.name, name, type_name, durable, auto_delete, internal, arguments)
+        self.routes.clear()
+        if durable:
+            self.turn.define(
+                ExchangeDeclared(self.name, name, type_name, auto_delete, internal, encode_table(arguments))
+            )
+
+    def delete_exchange(self, name: str, if_unused: bool) -> None:
+        """Delete an exchange and its bindings, if it is there.
+
+        Raises:
+            AccessRefused: the default exchange, or an "amq." one.
+            PreconditionFailed: it is the source of bindings and must be unused.
+        """
+        self.refuse_default_exchange(name)
+        if name.startswith(RESERVED):
+            raise AccessRefused(f"deletion of system exchange '{name}' in vhost '{self.name}' not allowed")
+        exchange = self.exchanges.get(name)
+        if exchange is None:
+            return
+        if if_unused and exchange.bindings:
+            raise PreconditionFailed(f"exchange '{name}' in vhost '{self.name}' in use")
+        removed = self._topology.delete(exchange)
+        removed.exchanges.append(exchange)
+        self._note_removed(removed)
+
+    def _note_removed(self, removed: Removed) -> None:
+        for binding in removed.bindings:
+            if _is_durable(binding):
+                self.turn.define(self._unbound(binding))
+        for exchange in removed.exchanges:
+            self.exchanges.pop(exchange.name, None)
+            if exchange.durable:
+                self.turn.define(ExchangeDeleted(self.name, exchange.name))
+        self.routes.clear()
+
+    # -- bindings
+
+    def bind(
+        self,
+        source: str,
+        destination: str,
+        to_exchange: bool,
+        binding_key: str,
+        arguments: Table,
+        connection: Connection,
+    ) -> None:
+        """Bind a queue or an exchange to an exchange; an identical binding is there only once.
+
+        Raises:
+            AccessRefused: one end is the default exchange.
+            NotFound: one end does not exist; the source is reported first.
+            PreconditionFailed: the exchange type has no use for the key or the arguments.
+            ResourceLocked: the queue is exclusive to another connection.
+        """
+        self.refuse_default_exchange(source)
+        if to_exchange:
+            self.refuse_default_exchange(destination)
+        exchange = self.exchange(source)
+        end: Destination = self.exchange(destination) if to_exchange else self.open_queue(destination, connection)
+        binding = self._topology.bind(exchange, end, binding_key, arguments)
+        if binding is not None:
+            self.routes.clear()
+            if _is_durable(binding):
+                self.turn.define(
+                    Bound(self.name, source, destination, to_exchange, binding_key, encode_table(arguments))
+                )
+
+    def unbind(self, source: str, destination: str, to_exchange: bool, binding_key: str, arguments: Table) -> None:
+        """Remove a binding, if it is there.
+
+        Raises:
+            AccessRefused: one end is the default exchange.
+        """
+        self.refuse_default_exchange(source)
+        if to_exchange:
+            self.refuse_default_exchange(destination)
+        exchange = self.exchanges.get(source)
+        end: Destination | None = self.exchanges.get(destination) if to_exchange else self.queues.get(destination)
+        if exchange is not None and end is not None:
+            self._note_removed(self._topology.unbind(exchange, end, binding_key, arguments))
+
+    def _unbound(self, binding: Binding) -> Unbound:
+        return Unbound(
+            self.name,
+            binding.source.name,
+            binding.destination.name,
+            isinstance(binding.destination, Exchange),
+            binding.binding_key,
+            encode_table(binding.arguments),
+        )
+
+    # -- queues
+
+    def declare_queue(
+        self,
+        connection: Connection,
+        name: str,
+        durable: bool,
+        exclusive: bool,
+        auto_delete: bool,
+        arguments: Table,
+    ) -> Queue:
+        """Create a queue, or check that the existing one is the same. An empty name has the server choose one.
+
+        Raises:
+            AccessRefused: a reserved name.
+            PreconditionFailed: a bad argument, or the existing one differs.
+            ResourceLocked: the existing one is exclusive to another connection, or not exclusive.
+        """
+        if not name:
+            QueueArguments.refuse_server_name(arguments)
+            name = self.generate_name("amq.gen")
+        elif name.startswith(RESERVED):
+            raise AccessRefused(f"queue name '{name}' contains reserved prefix 'amq.*'")
+        existing = self.queues.get(name)
+        if existing is not None:
+            self._require_owner(existing, connection, exclusive)
+            check_equivalent_queue(existing, durable and not exclusive, auto_delete, arguments)
+            existing.touch()
+            return existing
+        parsed = QueueArguments.from_table(
+            name,
+            self.name,
+            arguments,
+            durable=durable,
+            exclusive=exclusive,
+            auto_delete=auto_delete,
+        )
+        durable = durable and not exclusive
+        owner = connection if exclusive else None
+        queue = Queue(self.turn, self.name, name, self._queue_ids.allocate(), durable, owner, auto_delete, parsed)
+        self._add_queue(queue)
+        if exclusive:
+            connection.exclusive_queues[queue] = None
+        if durable:
+            self.turn.define(QueueDeclared(queue.id, self.name, name, auto_delete, encode_table(arguments)))
+        return queue
+
+    def _add_queue(self, queue: Queue) -> None:
+        self.queues[queue.name] = queue
+        self.queues_by_id[queue.id] = queue
+        self.routes.clear()
+
+    def require_deletable(self, queue: Queue, if_unused: bool, if_empty: bool) -> None:
+        """Refuse to delete a queue that is not empty, or in use.
+
+        Raises:
+            PreconditionFailed: it has ready messages and must be empty, or consumers and must be unused.
+        """
+        if if_empty and queue.messages_ready:
+            raise PreconditionFailed(f"queue '{queue.name}' in vhost '{self.name}' not empty")
+        if if_unused and queue.consumers:
+            raise PreconditionFailed(f"queue '{queue.name}' in vhost '{self.name}' in use")
+
+    def delete_queue(self, queue: Queue) -> int:
+        """Delete a queue and its bindings. Its consumers are the caller's to tell.
+
+        Returns:
+            how many messages were ready.
+        """
+        del self.queues[queue.name]
+        del self.queues_by_id[queue.id]
+        self._note_removed(self._topology.delete(queue))
+        if queue.owner is not None:
+            queue.owner.exclusive_queues.pop(queue, None)
+        count = queue.deleted()
+        if queue.durable:
+            self.turn.last_definition_batch = self.turn.batch.number
+        self._queue_ids.release(queue.id, self.turn.batch.number)
+        return count
+
+    def remove_consumer(self, consumer: Consumer) -> None:
+        """Stop serving a consumer, and delete its queue if it goes with its last consumer."""
+        queue = consumer.queue
+        if not queue.is_deleted and queue.remove_consumer(consumer):
+            self.delete_queue(queue)
+
+    def expire_queue(self, queue: Queue) -> None:
+        """Delete a queue that nobody used for too long. It has no consumers."""
+        self.delete_queue(queue)
+
+    # -- routing
+
+    def require_publishable(self, name: str) -> Exchange:
+        """Return an exchange that clients may publish to.
+
+        Raises:
+            AccessRefused: it is internal.
+            NotFound: there is none of this name.
+        """
+        exchange = self.exchange(name)
+        if exchange.internal:
+            raise AccessRefused(f"cannot publish to internal exchange '{name}' in vhost '{self.name}'")
+        return exchange
+
+    def route(self, exchange_name: str, routing_keys: list[str], headers: Table | None) -> list[Queue]:
+        """Find the queues that a client's message goes into.
+
+        Args:
+            exchange_name: where it is published to.
+            routing_keys: its routing key first, then those of its CC and BCC headers.
+            headers: of the message.
+
+        Raises:
+            AccessRefused, NotFound: see `require_publishable`.
+        """
+        exchange = self.require_publishable(exchange_name)
+        return self.queues_for(exchange, routing_keys, headers)
+
+    def queues_for(self, exchange: Exchange, routing_keys: list[str], headers: Table | None) -> list[Queue]:
+        """Find the queues that a message goes into from an exchange; also from internal ones."""
+        is_single = len(routing_keys) == 1
+        if is_single and not exchange.name:
+            queue = self.queues.get(routing_keys[0])
+            return [queue] if queue is not None else []
+        found = route(exchange, routing_keys, headers, self.exchanges.get)
+        queues: list[Queue] = [queue for queue in found.queues if isinstance(queue, Queue)]
+        if found.cacheable and is_single and not exchange.internal:
+            if len(self.routes) >= ROUTES_MAX:
+                self.routes.clear()
+            self.routes[(exchange.name, routing_keys[0])] = queues
+        return queues
+
+    # -- restart
+
+    def restore_exchange(self, stored: ExchangeDeclared) -> None:
+        """Bring back a durable exchange."""
+        self.exchanges[stored.name] = Exchange(
+            self.name,
+            stored.name,
+            stored.type,
+            True,
+            stored.auto_delete,
+            stored.internal,
+            decode_table(stored.arguments)[0],
+        )
+
+    def restore_queue(self, stored: StoredQueue) -> None:
+        """Bring back a durable queue; its messages stay in the store until they are wanted."""
+        arguments = decode_table(stored.arguments)[0]
+        parsed = QueueArguments.from_table(
+            stored.name, self.name, arguments, durable=True, exclusive=False, auto_delete=stored.auto_delete
+        )
+        queue = Queue(self.turn, self.name, stored.name, stored.queue_id, True, None, stored.auto_delete, parsed)
+        self._queue_ids.reserve(stored.queue_id)
+        self._add_queue(queue)
+        queue.restore(
+            stored.messages, stored.body_bytes, stored.first_position, stored.last_position, stored.delivered_up_to
+        )
+
+    def restore_binding(self, stored: Bound) -> None:
+        """Bring back a binding between durable ends."""
+        end: Destination = (
+            self.exchanges[stored.destination] if stored.to_exchange else self.queues[stored.destination]
+        )
+        arguments = decode_table(stored.arguments)[0]
+        self._topology.bind(self.exchanges[stored.source], end, stored.binding_key, arguments)
+
+
+def _is_durable(binding: Binding) -> bool:
+    destination = binding.destination
+    if isinstance(destination, Exchange | Queue):
+        return binding.source.durable and destination.durable
+    return False

@@ -1,0 +1,269 @@
+"""Sockets: one trio task serves them all. HOT.
+
+The task owns an epoll object with every AMQP socket in it and waits for that object with trio's `wait_readable`; so one
+wake-up of trio serves every socket that is ready, a connection costs no task, and an idle one costs nothing. Each turn
+reads once from each ready socket (at most `READ_MAX`, so that nobody keeps others from their turn), lets the node finish
+its turn, and writes once to each connection that has output.
+
+When a turn was busy the task first waits on its own epoll for `LINGER_S` at most, before it goes back to trio: a request
+and its answer then cost no trip through trio's scheduler. Everything urgent (the store's answers too) wakes that epoll;
+trio's own timers are at most `LINGER_S` late.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from leveret.protocol.outbox import Outbox
+
+if TYPE_CHECKING:
+    from leveret.broker.server.node import Node
+    from leveret.broker.server.session import Session
+
+READ_MAX: Final = 256 * 1024  # bytes read from a socket in one turn
+LINGER_S: Final = 0.001
+BUSY_TURNS_MAX: Final = 64  # turns before trio's other tasks get theirs
+ACCEPT_MAX: Final = 64  # connections accepted in one turn
+BACKLOG: Final = 1024
+EVENTS_MAX: Final = 512
+
+READ: Final = select.EPOLLIN
+WRITE: Final = select.EPOLLOUT
+BROKEN: Final = select.EPOLLERR | select.EPOLLHUP
+
+
+class Link:
+    """A socket and the session it serves."""
+
+    __slots__ = ("interest", "outbox", "rest", "session", "socket")
+
+    def __init__(self, sock: socket.socket, session: Session) -> None:
+        self.socket = sock
+        self.session = session
+        self.outbox: Outbox = session.outbox
+        self.rest: memoryview | None = None  # what a partial write left over
+        self.interest: int = READ
+
+
+class Waker:
+    """Wakes the loop from other threads."""
+
+    def __init__(self) -> None:
+        self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def wake(self) -> None:
+        """Make the loop's next wait end at once."""
+        os.eventfd_write(self.fd, 1)
+
+    def clear(self) -> None:
+        """Be ready for the next wake-up."""
+        os.eventfd_read(self.fd)
+
+    def close(self) -> None:
+        """Release the descriptor."""
+        os.close(self.fd)
+
+
+class SocketLoop:
+    """Serves the listening sockets and all connections.
+
+    Args:
+        node: what the sessions belong to.
+        listeners: bound and listening sockets.
+        waker: for the store's threads.
+    """
+
+    def __init__(self, node: Node, listeners: list[socket.socket], waker: Waker) -> None:
+        self._node = node
+        self._listeners = {listener.fileno(): listener for listener in listeners}
+        self._waker = waker
+        self._links: dict[int, Link] = {}  # by descriptor
+        self._link_of: dict[Outbox, Link] = {}
+        self._is_accepting: bool = True
+        self._epoll = select.epoll()
+        self._epoll.register(waker.fd, READ)
+        for listener in listeners:
+            listener.setblocking(False)
+            self._epoll.register(listener.fileno(), READ)
+
+    async def run(self) -> None:
+        """Serve until cancelled, or until the node is done."""
+        node = self._node
+        poll_fd = self._epoll.fileno()
+        while not node.is_done:
+            wake_ms = node.next_wake_ms()
+            if wake_ms is None:
+                await trio.lowlevel.wait_readable(poll_fd)
+            else:
+                with trio.move_on_after(max(0, wake_ms - node.clock_ms()) / 1000):
+                    await trio.lowlevel.wait_readable(poll_fd)
+            for _ in range(BUSY_TURNS_MAX):
+                if not self.turn(LINGER_S if _ else 0):
+                    break
+
+    def turn(self, timeout_s: float) -> bool:
+        """Do one turn.
+
+        Returns:
+            whether any socket was ready.
+        """
+        node = self._node
+        events = self._epoll.poll(timeout_s, EVENTS_MAX)
+        node.begin_turn()
+        for fd, event in events:
+            link = self._links.get(fd)
+            if link is None:
+                if fd == self._waker.fd:
+                    self._waker.clear()
+                elif fd in self._listeners:
+                    self._accept(self._listeners[fd])
+                continue
+            if event & WRITE:
+                self._write(link)
+            if event & (READ | BROKEN):
+                self._read(link)
+        node.end_turn()
+        self._flush()
+        for session in node.take_changed_sessions():
+            changed = self._link_of.get(session.outbox)
+            if changed is not None:
+                self._update(changed)
+        return bool(events)
+
+    def _accept(self, listener: socket.socket) -> None:
+        for _ in range(ACCEPT_MAX):
+            try:
+                sock, address = listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                # Out of descriptors or memory: the backlog waits until a connection is closed.
+                self._node.accept_failed(error)
+                if self._links:
+                    self._epoll.modify(listener.fileno(), 0)
+                    self._is_accepting = False
+                return
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            peer, ours = address[:2], sock.getsockname()[:2]
+            name = f"{peer[0]}:{peer[1]} -> {ours[0]}:{ours[1]}"
+            session = self._node.open_session(peer[0], name, _is_loopback(peer[0]))
+            if session is None:
+                sock.close()
+                continue
+            link = Link(sock, session)
+            fd = sock.fileno()
+            self._links[fd] = link
+            self._link_of[session.outbox] = link
+            self._epoll.register(fd, READ)
+
+    def _read(self, link: Link) -> None:
+        session = link.session
+        try:
+            data = link.socket.recv(READ_MAX)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if data:
+            session.receive(data)
+        else:
+            session.connection_lost()
+
+    def _flush(self) -> None:
+        to_flush = self._node.to_flush
+        while to_flush:
+            batch = to_flush[:]
+            to_flush.clear()
+            for outbox in batch:
+                link = self._link_of.get(outbox)
+                if link is None:
+                    outbox.take()
+                    continue
+                if link.rest is None:
+                    self._write(link)
+                else:
+                    outbox.dirty = False
+
+    def _write(self, link: Link) -> None:
+        """Write what waits; keep what the kernel does not take."""
+        outbox = link.outbox
+        try:
+            if link.rest is not None:
+                sent = link.socket.send(link.rest)
+                self._sent(link, sent)
+                link.rest = link.rest[sent:] if sent < len(link.rest) else None
+            if link.rest is None and outbox.pieces:
+                data = outbox.take()
+                link.rest = memoryview(data)
+                sent = link.socket.send(data)
+                self._sent(link, sent)
+                link.rest = link.rest[sent:] if sent < len(data) else None
+        except BlockingIOError:
+            pass
+        except OSError:
+            link.rest = None
+            link.session.connection_broken()
+        self._update(link)
+
+    def _sent(self, link: Link, size: int) -> None:
+        if link.outbox.sent(size):
+            link.session.output_drained()
+
+    def _update(self, link: Link) -> None:
+        """Follow a change of a session: reading rests or goes on, or the socket is to be closed."""
+        session = link.session
+        fd = link.socket.fileno()
+        if fd < 0:
+            return
+        if session.is_lost or (session.is_shut and session.peer_is_gone):
+            self._close(link, fd)
+            return
+        is_written = link.rest is None and not link.outbox.pieces
+        if session.wants_close and is_written and not session.is_shut:
+            # The peer reads our last words and closes; closing first could discard them.
+            session.is_shut = True
+            with contextlib.suppress(OSError):
+                link.socket.shutdown(socket.SHUT_WR)
+        interest = 0 if session.is_resting else READ
+        if link.rest is not None:
+            interest |= WRITE
+        if interest != link.interest:
+            link.interest = interest
+            self._epoll.modify(fd, interest)
+
+    def _close(self, link: Link, fd: int) -> None:
+        self._epoll.unregister(fd)
+        del self._links[fd]
+        del self._link_of[link.outbox]
+        link.socket.close()
+        self._node.session_closed(link.session)
+        if not self._is_accepting:
+            self._is_accepting = True
+            for listener in self._listeners.values():
+                self._epoll.modify(listener.fileno(), READ)
+
+    def close(self) -> None:
+        """Close every socket at once."""
+        for link in self._links.values():
+            link.socket.close()
+        for listener in self._listeners.values():
+            listener.close()
+        self._epoll.close()
+
+    def stop_listening(self) -> None:
+        """Accept no more connections."""
+        for fd, listener in self._listeners.items():
+            self._epoll.unregister(fd)
+            listener.close()
+        self._listeners.clear()
+
+
+def _is_loopback(address: str) -> bool:
+    return address.startswith(("127.", "::ffff:127.")) or address == "::1"

@@ -1,0 +1,359 @@
+"""The broker without sockets: sessions, vhosts, time and the way of changes to the store. HOT.
+
+A turn of the event loop is `begin_turn`, any number of `Session.receive`, `end_turn`. Everything here is synchronous and
+takes time, randomness and the store's threads as arguments, so a whole broker runs in a test without any of them.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING, Final, Protocol
+
+from leveret.broker.access import Users
+from leveret.broker.logs import get_logger
+from leveret.broker.model.dead_lettering import publish_dead_letter
+from leveret.broker.model.queue import WINDOW_BYTES, WINDOW_MESSAGES, Queue
+from leveret.broker.model.replies import Replies
+from leveret.broker.model.turn import Turn
+from leveret.broker.model.vhost import QueueIds, VHost
+from leveret.broker.server.committer import Answer, Failed, Loaded, LoadRequest, Written
+from leveret.broker.server.session import Session
+from leveret.broker.version import version
+from leveret.protocol.errors import InternalError
+from leveret.protocol.handshake import State, Tuning, server_properties
+from leveret.protocol.outbox import Outbox
+from leveret.storage.changes import Batch, QueueDelivered, Snapshot
+from leveret.storage.store import StoreError
+
+if TYPE_CHECKING:
+    from leveret.broker.config import Settings
+    from leveret.broker.model.channel import Channel
+
+DELIVER_ROUNDS_MAX: Final = 10_000  # of dead-lettering and delivering in one turn; the rest waits for the next
+SHUTDOWN_TEXT: Final = "broker forced connection closure with reason 'shutdown'"
+
+
+class StoreThreads(Protocol):
+    """What writes batches and reads messages back, elsewhere: a `Committer`, or a fake in tests."""
+
+    def write(self, batch: Batch) -> None:
+        """Apply a batch; `Written` is among the answers later."""
+
+    def read(self, request: LoadRequest) -> None:
+        """Read messages; `Loaded` is among the answers later."""
+
+    def answers(self) -> list[Answer]:
+        """Return what was done since the last call, in order."""
+
+
+class Node:
+    """One broker.
+
+    Args:
+        settings: how it is configured.
+        store: writes and reads.
+        snapshot: what the store held at start.
+        clock_ms: wall-clock milliseconds that never jump.
+        token: makes an unguessable text from so many bytes of randomness.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: StoreThreads,
+        snapshot: Snapshot,
+        clock_ms: Callable[[], int],
+        token: Callable[[int], str],
+    ) -> None:
+        self.settings = settings
+        self.clock_ms = clock_ms
+        self.log = get_logger()
+        self.turn = Turn(clock_ms())
+        self.to_flush: list[Outbox] = []
+        self.users = Users(settings.default_user, settings.default_password, frozenset(settings.loopback_users))
+        self.tuning = Tuning(settings.channel_max, settings.frame_max, settings.heartbeat_s)
+        self.server_properties = server_properties(
+            broker_version=version(),
+            platform=f"Python {platform.python_version()}",
+            cluster_name=f"leveret@{platform.node()}",
+            version=settings.advertised_version,
+        )
+        self.is_done: bool = False  # stopped, and every connection is gone
+        self.failure: StoreError | None = None  # the store gave up; nothing may be confirmed any more
+        self.sessions: dict[Session, None] = {}
+        self._store = store
+        self._in_flight: Batch | None = None  # handed to the store's writer
+        self._waiting: dict[Session, None] = {}  # sessions that go on when the store answers
+        self._changed: dict[Session, None] = {}
+        self._timers: list[tuple[int, int, Session]] = []  # heap: when, a number, whose
+        self._timer_count: int = 0
+        self._unauthenticated: dict[str, int] = {}  # address -> connections that have not logged in
+        self._unauthenticated_count: int = 0
+        self._paging: dict[Queue, None] = {}  # queues whose page request waits for its batch
+        self._is_stopping: bool = False
+        self._queue_ids = QueueIds()
+        replies = Replies(token)
+        vhost = VHost(self.turn, settings.default_vhost, self._queue_ids, replies, token)
+        self.vhosts: dict[str, VHost] = {vhost.name: vhost}
+        self._restore(snapshot, vhost)
+
+    def _restore(self, snapshot: Snapshot, vhost: VHost) -> None:
+        for exchange in snapshot.exchanges:
+            vhost.restore_exchange(exchange)
+        for queue in snapshot.queues:
+            vhost.restore_queue(queue)
+        for binding in snapshot.bindings:
+            vhost.restore_binding(binding)
+
+    # -- sessions
+
+    def open_session(self, address: str, name: str, is_loopback: bool) -> Session | None:
+        """Begin to serve a peer; None if there are too many that have not logged in."""
+        settings = self.settings
+        of_address = self._unauthenticated.get(address, 0)
+        if (
+            self._unauthenticated_count >= settings.unauthenticated_connections
+            or of_address >= settings.unauthenticated_connections_per_address
+            or self._is_stopping
+        ):
+            self.log.warning("connection refused", connection=name, reason="too many that have not logged in")
+            return None
+        self._unauthenticated[address] = of_address + 1
+        self._unauthenticated_count += 1
+        outbox = Outbox(self.to_flush, settings.write_buffer_bytes)
+        session = Session(self, name, address, is_loopback, outbox)
+        self.sessions[session] = None
+        self.set_timer(session, session.next_timer_ms())
+        return session
+
+    def logged_in(self, session: Session) -> None:
+        """Count a session no longer among those that have not logged in."""
+        session.is_counted = False
+        self._unauthenticated_count -= 1
+        left = self._unauthenticated[session.address] - 1
+        if left:
+            self._unauthenticated[session.address] = left
+        else:
+            del self._unauthenticated[session.address]
+
+    def session_closed(self, session: Session) -> None:
+        """Forget a session whose socket is closed."""
+        if session.is_counted:
+            self.logged_in(session)
+        self.sessions.pop(session, None)
+        self._waiting.pop(session, None)
+        self._changed.pop(session, None)
+        if self._is_stopping and not self.sessions:
+            self._finish_stopping()
+
+    def session_changed(self, session: Session) -> None:
+        """Have the loop look at a session: reading rests or goes on, or it is to be closed."""
+        self._changed[session] = None
+
+    def take_changed_sessions(self) -> list[Session]:
+        """Return the sessions that changed since the last call."""
+        changed = list(self._changed)
+        self._changed.clear()
+        return changed
+
+    def wait(self, session: Session) -> None:
+        """Resume a session when the store answers."""
+        self._waiting[session] = None
+        self.session_changed(session)
+
+    def accept_failed(self, error: OSError) -> None:
+        """Note that a connection could not be accepted."""
+        self.log.error("cannot accept connections", error=str(error))
+
+    # -- turns
+
+    def begin_turn(self) -> None:
+        """Take the time, and what the store has done."""
+        self.turn.now_ms = self.clock_ms()
+        for answer in self._store.answers():
+            self._take_answer(answer)
+        self._run_timers()
+
+    def catch_up(self) -> None:
+        """Route dead letters and deliver, so that the next event sees their effect."""
+        turn = self.turn
+        rounds = 0
+        while (turn.dead_letters or turn.touched) and rounds < DELIVER_ROUNDS_MAX:
+            rounds += 1
+            while turn.dead_letters:
+                dead = turn.dead_letters.popleft()
+                vhost = self.vhosts.get(dead.queue.vhost_name)
+                if vhost is not None:
+                    publish_dead_letter(vhost, dead)
+            touched = turn.touched
+            turn.touched = {}
+            is_short_of_memory = turn.memory_bytes > self.settings.message_memory_bytes
+            for queue in touched:
+                queue.deliver()
+                if is_short_of_memory and not queue.is_deleted:
+                    queue.relieve()
+                    if queue.page_request is not None:
+                        self._paging[queue] = None
+
+    def end_turn(self) -> None:
+        """Deliver, read back, confirm, and hand the open batch to the store if it is free."""
+        if self.failure is not None:
+            return
+        turn = self.turn
+        while True:
+            self.catch_up()
+            if turn.loads:
+                self._request_loads()
+            if self._in_flight is not None or not self._has_reason_to_commit():
+                break
+            batch = turn.close_batch()
+            if batch:
+                self._in_flight = batch
+                self._store.write(batch)
+                break
+            self._batch_is_durable(batch)  # nothing of it is left to write
+        self._send_confirms()
+
+    def _has_reason_to_commit(self) -> bool:
+        turn = self.turn
+        number = turn.batch.number
+        return (
+            bool(turn.batch)
+            or any(channel.pending_confirms[-1].batch == number for channel in turn.confirming)
+            or any(s.connection is not None and s.connection.wait_for_batch == number for s in self._waiting)
+            or bool(self._paging)
+        )
+
+    def _send_confirms(self) -> None:
+        turn = self.turn
+        if turn.confirming:
+            waiting: dict[Channel, None] = {}
+            for channel in turn.confirming:
+                channel.send_confirms(turn.durable)
+                if channel.pending_confirms:
+                    waiting[channel] = None
+            turn.confirming = waiting
+
+    def _request_loads(self) -> None:
+        loads = self.turn.loads
+        self.turn.loads = {}
+        for queue in loads:
+            if not queue.is_deleted:
+                after, up_to = queue.load_range()
+                self._store.read(
+                    LoadRequest(queue.id, queue.load_generation, after, up_to, WINDOW_MESSAGES, WINDOW_BYTES)
+                )
+
+    # -- the store's answers
+
+    def _take_answer(self, answer: Answer) -> None:
+        if isinstance(answer, Written):
+            self._in_flight = None
+            self._batch_is_durable(answer.batch)
+        elif isinstance(answer, Loaded):
+            queue = self._queue_by_id(answer.request.queue_id)
+            if queue is not None:
+                queue.loaded(answer.request.generation, answer.messages)
+        elif isinstance(answer, Failed):
+            self._store_failed(answer.error)
+            return
+        waiting = self._waiting
+        self._waiting = {}
+        for session in waiting:
+            session.resume()
+            if session.is_waiting:
+                self._waiting[session] = None
+
+    def _batch_is_durable(self, batch: Batch) -> None:
+        self.turn.durable = batch.number
+        self._queue_ids.reclaim(batch.number)
+        for record in batch.definitions:
+            if isinstance(record, QueueDelivered):
+                queue = self._queue_by_id(record.queue_id)
+                if queue is not None:
+                    self.turn.touched[queue] = None
+        if self._paging:
+            paging = self._paging
+            self._paging = {}
+            for queue in paging:
+                if queue.page_request is not None and queue.page_request[0] <= batch.number:
+                    queue.page_out()
+                elif queue.page_request is not None:
+                    self._paging[queue] = None
+
+    def _queue_by_id(self, queue_id: int) -> Queue | None:
+        for vhost in self.vhosts.values():
+            queue = vhost.queues_by_id.get(queue_id)
+            if queue is not None:
+                return queue
+        return None
+
+    def _store_failed(self, error: StoreError) -> None:
+        """The disk cannot be trusted any more: confirm nothing, say so, stop."""
+        self.failure = error
+        self.log.error("the store failed; stopping", error=str(error))
+        self.turn.confirming.clear()
+        for session in list(self.sessions):
+            if session.connection is not None:
+                session.close(InternalError("the store failed"))
+        self.is_done = True
+
+    # -- time
+
+    def set_timer(self, session: Session, at_ms: int) -> None:
+        """Have `Session.on_timer` called; 0 for never."""
+        if at_ms:
+            self._timer_count += 1
+            heappush(self._timers, (at_ms, self._timer_count, session))
+
+    def _run_timers(self) -> None:
+        now_ms = self.turn.now_ms
+        timers = self._timers
+        while timers and timers[0][0] <= now_ms:
+            session = heappop(timers)[2]
+            due_ms = session.next_timer_ms()
+            if session in self.sessions and due_ms and due_ms <= now_ms:
+                session.on_timer()
+        deadlines = self.turn.deadlines
+        while deadlines and deadlines[0][0] <= now_ms:
+            at_ms, _, queue = heappop(deadlines)
+            if queue.is_deleted or queue.armed_at_ms != at_ms:
+                continue
+            if queue.look_at_deadlines():
+                self.vhosts[queue.vhost_name].delete_queue(queue)
+
+    def next_wake_ms(self) -> int | None:
+        """Return when the next turn is due though no socket is ready; None for never."""
+        due = [heap[0][0] for heap in (self._timers, self.turn.deadlines) if heap]
+        return min(due) if due else None
+
+    # -- the end
+
+    def begin_stop(self) -> None:
+        """Close every connection; `is_done` follows when they are gone and all is durable."""
+        self._is_stopping = True
+        for session in list(self.sessions):
+            session.force_close(SHUTDOWN_TEXT)
+        if not self.sessions:
+            self._finish_stopping()
+
+    def drop_connections(self) -> None:
+        """Stop waiting for peers that do not answer."""
+        for session in list(self.sessions):
+            session.connection_broken()
+
+    def _finish_stopping(self) -> None:
+        for vhost in self.vhosts.values():
+            for queue in vhost.queues.values():
+                queue.note_deliveries_end()
+        self.is_done = True
+
+    @property
+    def unfinished(self) -> Batch | None:
+        """The last batch, to be written after `is_done`; None if there is nothing in it."""
+        return self.turn.batch if self.turn.batch else None
+
+
+__all__ = ["Node", "State", "StoreThreads"]

@@ -1,0 +1,141 @@
+"""Puts a broker together and runs it: store, threads, sockets, signals."""
+
+from __future__ import annotations
+
+import secrets
+import signal
+import socket
+import time
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from leveret.broker.banner import startup_banner
+from leveret.broker.logs import get_logger
+from leveret.broker.server.committer import Committer, Failed
+from leveret.broker.server.loop import BACKLOG, SocketLoop, Waker
+from leveret.broker.server.node import Node
+from leveret.broker.version import is_compiled
+from leveret.storage.memory import MemoryStore
+
+if TYPE_CHECKING:
+    from leveret.broker.config import Settings
+    from leveret.storage.store import Store
+
+EX_OK: Final = 0
+EX_IO_ERROR: Final = 74
+GOODBYE_S: Final = 5.0  # how long clients may take to answer connection.close when the broker stops
+
+
+def serve(settings: Settings, started_s: float | None = None) -> int:
+    """Run a broker until it is told to stop.
+
+    Args:
+        settings: how it is configured.
+        started_s: `time.monotonic()` when the command began, for the banner.
+
+    Returns:
+        the exit code of the process.
+
+    Raises:
+        OSError: it cannot listen.
+        StoreError: the data cannot be opened.
+    """
+    started_s = time.monotonic() if started_s is None else started_s
+    listeners = listen(settings.host, settings.port)
+    try:
+        store = open_store(settings)
+    except BaseException:
+        for listener in listeners:
+            listener.close()
+        raise
+    return trio.run(_run, settings, store, listeners, started_s)
+
+
+def listen(host: str, port: int) -> list[socket.socket]:
+    """Bind the host's addresses and listen. Port 0 picks one free port for all of them."""
+    infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    listeners: list[socket.socket] = []
+    try:
+        for family, kind, protocol, _, address in dict.fromkeys(infos):
+            listener = socket.socket(family, kind, protocol)
+            listeners.append(listener)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listener.bind((address[0], port, *address[2:]))
+            listener.listen(BACKLOG)
+            port = listener.getsockname()[1]
+    except BaseException:
+        for listener in listeners:
+            listener.close()
+        raise
+    return listeners
+
+
+def open_store(settings: Settings) -> Store:
+    """Open the data file, or begin with empty memory."""
+    if settings.memory:
+        return MemoryStore()
+    from leveret.protocol.properties import to_json
+    from leveret.storage.sqlite import SqliteStore
+
+    return SqliteStore(settings.data, describe=to_json)
+
+
+def steady_wall_clock() -> int:
+    """Return the milliseconds since 1970 as they were at start, and counted on without jumps."""
+    return _WALL_AT_START_MS + int(time.monotonic() * 1000) - _MONOTONIC_AT_START_MS
+
+
+_MONOTONIC_AT_START_MS: Final = int(time.monotonic() * 1000)
+_WALL_AT_START_MS: Final = int(time.time() * 1000)
+
+
+async def _run(settings: Settings, store: Store, listeners: list[socket.socket], started_s: float) -> int:
+    snapshot = store.load()
+    waker = Waker()
+    committer = Committer(store, waker.wake)
+    node = Node(settings, committer, snapshot, steady_wall_clock, secrets.token_urlsafe)
+    loop = SocketLoop(node, listeners, waker)
+    host, port = listeners[0].getsockname()[:2]
+    shown_host = f"[{host}]" if ":" in host else host
+    startup_banner(
+        f"amqp://{shown_host}:{port}",
+        "in memory only" if settings.memory else str(settings.data.absolute()),
+        is_compiled(),
+        time.monotonic() - started_s,
+        log_format=settings.log_format,
+        log_level=settings.log_level,
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_stop_on_signal, node, loop, waker)
+        await loop.run()
+        nursery.cancel_scope.cancel()
+    loop.close()
+    if node.failure is not None:
+        return EX_IO_ERROR  # without another word to the store: its state decides at the next start
+    if node.unfinished is not None:
+        committer.write(node.unfinished)
+    committer.close()
+    if any(isinstance(answer, Failed) for answer in committer.answers()):
+        return EX_IO_ERROR
+    waker.close()
+    get_logger().info("stopped")
+    return EX_OK
+
+
+async def _stop_on_signal(node: Node, loop: SocketLoop, waker: Waker) -> None:
+    """Stop in order at the first SIGTERM or SIGINT; at the second, without waiting for peers."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            get_logger().info("stopping", signal=signal.Signals(number).name)
+            loop.stop_listening()
+            node.begin_stop()
+            waker.wake()
+            break
+        with trio.move_on_after(GOODBYE_S):
+            async for _ in signals:
+                break
+        node.drop_connections()
+        waker.wake()
