@@ -30,7 +30,7 @@ class Field(NamedTuple):
     """One value of a table or an array, with the tag it has on the wire."""
 
     tag: str
-    value: object
+    value: object | None  # the same as object, which mypyc cannot load here
 
 
 Table: TypeAlias = dict[str, Field]
