@@ -24,25 +24,25 @@ def os_error(number: int) -> OSError:
     ("error", "text", "exit_code"),
     [
         (
-            StoreLockedError(),
-            "mine.db is in use by another process; stop it, or choose another file with --data",
+            StoreLockedError("mine.db is in use by another process: stop that one, or use another file"),
+            "mine.db is in use by another process: stop that one, or use another file (--data FILE, or"
+            " --memory)",
             75,
         ),
         (
-            NotAStoreError("no header"),
-            "mine.db is not a data file of Leveret and was left as it is; choose another with --data"
-            " (no header)",
+            NotAStoreError("mine.db is an SQLite database of another program: use another file"),
+            "mine.db is an SQLite database of another program: use another file (--data FILE); this one was"
+            " left as it is",
             78,
         ),
         (
-            NewerSchemaError("schema 9"),
-            "mine.db was written by a newer Leveret and was left as it is; install that version, or choose"
-            " another file with --data (schema 9)",
+            NewerSchemaError("mine.db has the data format 9"),
+            "mine.db has the data format 9 (--data FILE); this one was left as it is",
             78,
         ),
         (
-            StoreError("disk I/O error"),
-            "mine.db cannot be read or written: disk I/O error; nothing was confirmed that is not on disk",
+            StoreError("mine.db: disk I/O error"),
+            "mine.db: disk I/O error; nothing was confirmed that is not on disk",
             74,
         ),
         (

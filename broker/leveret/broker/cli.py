@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +18,8 @@ from leveret.broker.config import EX_USAGE, SETTINGS, ConfigError, Settings, nea
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+_STARTED_S: Final = time.monotonic()  # nearly when the process began, for the banner
 
 # Fields of Settings that have an option: field name -> placeholder in the help, or None for a flag
 SERVE_OPTIONS: Final = {
@@ -92,7 +95,7 @@ def _serve(flags: dict[str, object], config_file: Path | None) -> int:
     def run(settings: Settings) -> int:
         from leveret.broker.server.run import serve as run_server
 
-        return run_server(settings)
+        return run_server(settings, _STARTED_S)
 
     return run_guarded(run, settings)
 

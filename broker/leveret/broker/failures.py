@@ -51,33 +51,16 @@ def explain(error: BaseException, settings: Settings) -> Failure:
 
 
 def _explain_store(error: StoreError, settings: Settings) -> Failure:
-    data = settings.data
+    text = one_line(str(error)) or f"{settings.data} cannot be used"
     match error:
         case StoreLockedError():
-            occupant = file_occupant(data)
-            by = f" ({occupant})" if occupant else ""
-            return Failure(
-                f"{data} is in use by another process{by}; stop it, or choose another file with --data",
-                EX_TEMPFAIL,
-            )
-        case NotAStoreError():
-            return Failure(
-                f"{data} is not a data file of Leveret and was left as it is; choose another with --data"
-                + _in_brackets(error),
-                EX_CONFIG,
-            )
-        case NewerSchemaError():
-            return Failure(
-                f"{data} was written by a newer Leveret and was left as it is; install that version,"
-                f" or choose another file with --data{_in_brackets(error)}",
-                EX_CONFIG,
-            )
+            occupant = file_occupant(settings.data)
+            by = f"; it is {occupant}" if occupant else ""
+            return Failure(f"{text} (--data FILE, or --memory){by}", EX_TEMPFAIL)
+        case NotAStoreError() | NewerSchemaError():
+            return Failure(f"{text} (--data FILE); this one was left as it is", EX_CONFIG)
         case _:
-            return Failure(
-                f"{data} cannot be read or written: {one_line(str(error))}; nothing was confirmed that is not"
-                " on disk",
-                EX_IOERR,
-            )
+            return Failure(f"{text}; nothing was confirmed that is not on disk", EX_IOERR)
 
 
 def _explain_listen(error: OSError, settings: Settings) -> Failure:
@@ -107,7 +90,3 @@ def _explain_listen(error: OSError, settings: Settings) -> Failure:
         return Failure(f"there is no address for the host {host!r}; choose another with --host", EX_FAILURE)
     text = error.strerror or (os.strerror(error.errno) if error.errno else one_line(str(error)))
     return Failure(f"{text} (host {host}, port {port}, data {settings.data})", EX_IOERR)
-
-
-def _in_brackets(error: StoreError) -> str:
-    return f" ({one_line(str(error))})" if str(error) else ""

@@ -20,7 +20,7 @@ def port_occupant(port: int, proc: Path = Path("/proc")) -> str:
 
 def file_occupant(path: Path, proc: Path = Path("/proc")) -> str:
     """Return another process that has a file open, or a file beside it whose name begins with its name."""
-    start = str(path.absolute())
+    start = str(path.resolve())
     others = (
         pid
         for pid, link in _open_links(proc)
