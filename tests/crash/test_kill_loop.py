@@ -1,0 +1,38 @@
+"""The broker keeps its promise when it is killed under load, again and again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .broker import DEFAULT_COMMAND, ProcessBroker
+from .loop import Outcome, Plan, Run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.crash
+
+
+def verdict(outcome: Outcome, seed: int) -> str:
+    """Return what a failed run should tell."""
+    lines = [f"seed {seed}, history {outcome.history}", outcome.summary(), *map(str, outcome.violations)]
+    return "\n".join(lines)
+
+
+def test_a_broker_that_is_killed_keeps_its_promise(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], seed: int, kills: int, broker_command: str
+) -> None:
+    outcome = Run(Plan(seed, kills), ProcessBroker(tmp_path, broker_command), tmp_path).go()
+    with capsys.disabled():
+        print(outcome.summary(), flush=True)
+    assert not outcome.violations, verdict(outcome, seed)
+    outcome.history.unlink()
+
+
+def test_the_loop_sees_what_a_broker_without_a_disk_loses(tmp_path: Path, seed: int) -> None:
+    command = DEFAULT_COMMAND.replace("--data {data}", "--memory")
+    plan = Plan(seed, kills=1, shortest_s=0.5, longest_s=1.0, last_s=0.1)
+    outcome = Run(plan, ProcessBroker(tmp_path, command), tmp_path).go()
+    assert {violation.property for violation in outcome.violations} >= {"P1", "P7"}

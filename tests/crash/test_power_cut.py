@@ -1,0 +1,60 @@
+"""The broker keeps its promise when its disk loses power; a broker that does not sync is found out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .broker import BrokerFailed
+from .loop import Plan, Run
+from .power_cut import CannotCut, CuttableBroker, CuttableDisk, build_shim
+from .test_kill_loop import verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = [pytest.mark.crash, pytest.mark.powercut]
+
+CUTS = 5
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[CuttableDisk]:
+    """Return a mounted disk, or skip the test."""
+    disk = CuttableDisk(tmp_path)
+    try:
+        disk.__enter__()
+    except CannotCut as reason:
+        disk.__exit__()
+        pytest.skip(f"no power cuts here: {reason}")
+    yield disk
+    disk.__exit__()
+
+
+def test_what_was_confirmed_survives_a_power_cut(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], disk: CuttableDisk, seed: int, broker_command: str
+) -> None:
+    plan = Plan(seed, CUTS, shortest_s=0.3, longest_s=2.0)
+    outcome = Run(plan, CuttableBroker(tmp_path, disk, broker_command), tmp_path).go()
+    with capsys.disabled():
+        print(outcome.summary(), flush=True)
+    assert not outcome.violations, verdict(outcome, seed)
+    outcome.history.unlink()
+
+
+def test_a_power_cut_shows_a_log_that_is_not_synced(
+    tmp_path: Path, disk: CuttableDisk, seed: int, broker_command: str
+) -> None:
+    try:
+        shim = build_shim(tmp_path)
+    except CannotCut as reason:
+        pytest.skip(f"no forgetful library: {reason}")
+    plan = Plan(seed, kills=2, shortest_s=1.0, longest_s=2.0, last_s=0.1)
+    broker = CuttableBroker(tmp_path, disk, broker_command, {"LD_PRELOAD": str(shim)})
+    try:
+        found = {violation.property for violation in Run(plan, broker, tmp_path).go().violations}
+    except BrokerFailed:  # it does not even open its file again
+        found = {"P1"}
+    assert "P1" in found
