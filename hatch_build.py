@@ -87,10 +87,16 @@ def compile_modules(root: Path) -> dict[str, str]:
     from mypyc.build import mypycify  # type: ignore[import-not-found,import-untyped,unused-ignore]
     from setuptools import Distribution
 
-    os.chdir(root)
+    os.chdir(root)  # paths in the compiled code are relative to it
     out = root / "build" / "mypyc" / str(sys.implementation.cache_tag)
     options = ["--config-file=pyproject.toml", f"--cache-dir={out / 'mypy'}"]
-    extensions = mypycify([*options, *HOT_MODULES], target_dir=str(out / "c"), opt_level="3")
+    # All modules are named, or mypy would take those that are not compiled from a Leveret that is installed.
+    sources = sorted(
+        str(path) for package in ("broker", "protocol", "storage") for path in Path(package).rglob("*.py")
+    )
+    extensions = mypycify(
+        [*options, *sources], only_compile_paths=HOT_MODULES, target_dir=str(out / "c"), opt_level="3"
+    )
     command = Distribution({"name": "leveret", "ext_modules": extensions}).get_command_obj("build_ext")
     command.build_lib, command.build_temp = str(out / "lib"), str(out / "o")
     command.ensure_finalized()
