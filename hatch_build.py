@@ -29,12 +29,17 @@ HOT_MODULES = [
     "broker/leveret/broker/model/routing.py",
     "broker/leveret/broker/model/topic.py",
     "broker/leveret/broker/model/turn.py",
+    "broker/leveret/broker/model/vhost.py",
     "broker/leveret/broker/server/loop.py",
+    "broker/leveret/broker/server/node.py",
+    "broker/leveret/broker/server/session.py",
     "protocol/leveret/protocol/connection.py",
     "protocol/leveret/protocol/content.py",
     "protocol/leveret/protocol/frames.py",
     "protocol/leveret/protocol/outbox.py",
     "protocol/leveret/protocol/properties.py",
+    "protocol/leveret/protocol/tables.py",
+    "storage/leveret/storage/changes.py",
 ]
 
 
