@@ -59,10 +59,9 @@ class ProcessBroker:
     ) -> None:
         self.port = free_port()
         self.log = directory / "broker.log"
-        data = data or directory / "leveret.db"
+        data = data or directory.resolve() / "leveret.db"
         self._command = [part.format(port=self.port, data=data) for part in shlex.split(command)]
         self._environment = {**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})}
-        self._directory = directory
         self._process: subprocess.Popen[bytes] | None = None
         self._log_start = 0
 
@@ -78,7 +77,6 @@ class ProcessBroker:
             self._log_start = log.tell()
             self._process = subprocess.Popen(
                 self._command,
-                cwd=self._directory,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
