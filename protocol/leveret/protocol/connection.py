@@ -227,12 +227,17 @@ class FrameReader:
             kind: int = buffer[offset]
             number: int = (buffer[offset + 1] << 8) | buffer[offset + 2]
             size: int = (
-                (buffer[offset + 3] << 24) | (buffer[offset + 4] << 16) | (buffer[offset + 5] << 8) | buffer[offset + 6]
+                (buffer[offset + 3] << 24)
+                | (buffer[offset + 4] << 16)
+                | (buffer[offset + 5] << 8)
+                | buffer[offset + 6]
             )
             if size > self.frame_max:
                 self.channel_in_progress = 0
                 self._offset = end
-                raise FrameError(f"type {kind}, all octets = <<>>: {{frame_too_large,{size},{self.frame_max - 8}}}")
+                raise FrameError(
+                    f"type {kind}, all octets = <<>>: {{frame_too_large,{size},{self.frame_max - 8}}}"
+                )
             stop: int = offset + 8 + size
             if stop > end:
                 self._release()
@@ -249,7 +254,9 @@ class FrameReader:
                     if ids == ACK_IDS and size == 13:
                         return self._read_acks(channel, offset)
             self._offset = stop
-            event = self._read_frame(kind, number, buffer[offset + 7 : stop - 1], buffer[stop - 1], offset, stop)
+            event = self._read_frame(
+                kind, number, buffer[offset + 7 : stop - 1], buffer[stop - 1], offset, stop
+            )
             if event is not None:
                 return event
 
@@ -320,7 +327,12 @@ class FrameReader:
     def _size_at(self, offset: int) -> int:
         """Payload size of the frame at an offset."""
         buffer = self._buffer
-        return (buffer[offset + 3] << 24) | (buffer[offset + 4] << 16) | (buffer[offset + 5] << 8) | buffer[offset + 6]
+        return (
+            (buffer[offset + 3] << 24)
+            | (buffer[offset + 4] << 16)
+            | (buffer[offset + 5] << 8)
+            | buffer[offset + 6]
+        )
 
     def _start_publish(self, channel: ChannelInput, offset: int, stop: int) -> None:
         """Decode a publish frame that differs from the one before."""
@@ -358,7 +370,9 @@ class FrameReader:
         stop: int = offset + 8 + size
         if size < 14 or size > self.frame_max or stop > end or buffer[stop - 1] != END:
             return 0
-        if buffer[offset + 7 : offset + 15] != b"\x00\x3c\x00\x00\x00\x00\x00\x00":  # basic, weight 0, under 4 GiB
+        if (
+            buffer[offset + 7 : offset + 15] != b"\x00\x3c\x00\x00\x00\x00\x00\x00"
+        ):  # basic, weight 0, under 4 GiB
             return 0
         announced: int = int.from_bytes(buffer[offset + 15 : offset + 19], "big")
         if announced > self.max_message_bytes:
@@ -436,7 +450,9 @@ class FrameReader:
             if payload:
                 raise FrameError(f"{describe_frame(kind, payload)}: unknown_frame")
             return None
-        if kind not in (FRAME_METHOD, FRAME_HEADER, FRAME_BODY) or (kind == FRAME_METHOD and len(payload) < 4):
+        if kind not in (FRAME_METHOD, FRAME_HEADER, FRAME_BODY) or (
+            kind == FRAME_METHOD and len(payload) < 4
+        ):
             self.channel_in_progress = 0
             raise FrameError(f"{describe_frame(kind, payload)}: unknown_frame")
         if number in self._discarding and payload[:4] not in (CHANNEL_CLOSE, CHANNEL_CLOSE_OK):
@@ -470,7 +486,9 @@ class FrameReader:
         else:
             if kind != FRAME_BODY:
                 raise UnexpectedFrame(
-                    "expected content body, got non content body frame instead", class_id=BASIC, method_id=PUBLISH
+                    "expected content body, got non content body frame instead",
+                    class_id=BASIC,
+                    method_id=PUBLISH,
                 )
             channel.received += len(payload)
             if channel.received > channel.announced:

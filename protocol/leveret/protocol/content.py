@@ -31,6 +31,7 @@ class Envelope:
 
     __slots__ = (
         "bcc_keys",
+        "cc_is_spent",
         "channel",
         "dead_lettered",
         "exchange",
@@ -53,6 +54,7 @@ class Envelope:
         self.channel = channel
         self.frame_max = frame_max
         self.dead_lettered: bool = False  # the broker itself wrote the x-death header
+        self.cc_is_spent: bool = False  # a dead-letter routing key took the place of the CC header's keys
         self.bcc_keys: list[str] = []  # routing keys of a BCC header, which is no longer among the properties
         self.persistent: bool = fields.delivery_mode == 2
         # Properties that the broker must look at before it routes: most messages have none of them.
@@ -143,7 +145,13 @@ def encode_content(channel: int, frame_max: int, raw: bytes, body: bytes) -> byt
     number = channel.to_bytes(2, "big")
     size = len(body)
     header = (
-        b"\x02" + number + (12 + len(raw)).to_bytes(4, "big") + BASIC_CLASS + size.to_bytes(8, "big") + raw + FRAME_END
+        b"\x02"
+        + number
+        + (12 + len(raw)).to_bytes(4, "big")
+        + BASIC_CLASS
+        + size.to_bytes(8, "big")
+        + raw
+        + FRAME_END
     )
     if size == 0:
         return header

@@ -61,7 +61,9 @@ def encode_deliveries(
         if suffix is not last:
             head = start + (len(prefix) + TAG_AND_FLAG + len(suffix) - 1).to_bytes(4, "big") + prefix
             last = suffix
-        if channel == envelope.channel and (envelope.frame_max <= frame_max or message.body_bytes + 8 <= frame_max):
+        if channel == envelope.channel and (
+            envelope.frame_max <= frame_max or message.body_bytes + 8 <= frame_max
+        ):
             content = message.content
         else:
             content = message.frames_for(channel, frame_max)

@@ -1,8 +1,9 @@
 """From protocol header to open connection, and to its end: states, tuning, what each side tells of itself.
 
-Theory of operation ------------------- A connection is in one `State`. Only methods on channel 0 move it,
-and `TRANSITIONS` holds every move: state, method received, next state. What is not in the table is an error
-of the peer, answered as `next_state` says. The session acts
+Theory of operation
+-------------------
+A connection is in one `State`. Only methods on channel 0 move it, and `TRANSITIONS` holds every move: state, method
+received, next state. What is not in the table is an error of the peer, answered as `next_state` says. The session acts
 on each move:
 
     HEADER --header--> STARTING --start-ok--> TUNING --tune-ok--> OPENING --open--> RUNNING --close--> CLOSED

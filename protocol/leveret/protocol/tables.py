@@ -1,4 +1,4 @@
-"""Field tables with every type tag kept, so that decoding and encoding again gives the same bytes.
+"""Field tables with every type tag kept, so that decoding and encoding again gives the same bytes. HOT.
 
 A value is a `Field`: RabbitMQ's type tag and a plain Python value. Which Python type goes with which tag:
 

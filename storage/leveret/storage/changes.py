@@ -1,4 +1,4 @@
-"""The changes that must survive a restart, in the order the model made them.
+"""The changes that must survive a restart, in the order the model made them. HOT.
 
 The model appends to the open `Batch`; the server hands it to a `Store`, which applies it as one transaction. A batch is
 also what a replicated journal would carry, so it holds no SQL, row or file. Records of definitions (exchanges, queues,
@@ -33,6 +33,10 @@ class StoredContent(Protocol):
     @property
     def properties(self) -> bytes:
         """The raw AMQP property list, from the property flags on."""
+
+    @property
+    def dead_lettered(self) -> bool:
+        """Whether the broker itself wrote its x-death header."""
 
     @property
     def body(self) -> bytes:
@@ -82,10 +86,14 @@ class QueueDeleted:
 
 
 @dataclass(frozen=True, slots=True)
-class QueueConsumed:
-    """From now on messages of this queue may have been delivered: after a crash they count as redelivered."""
+class QueueDelivered:
+    """Messages of a queue up to a position may have been delivered: after a restart they count as redelivered.
+
+    Written with MAX_POSITION before the first delivery, and with the exact position when deliveries end.
+    """
 
     queue_id: int
+    up_to: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +136,7 @@ Definition = (
     | ExchangeDeleted
     | QueueDeclared
     | QueueDeleted
-    | QueueConsumed
+    | QueueDelivered
     | QueuePurged
     | Bound
     | Unbound
@@ -150,12 +158,18 @@ class Batch:
         self.definitions: list[Definition] = []
         self.enqueued: dict[int, dict[int, StoredContent]] = {}  # queue id -> position -> persistent message
         self.spilled: dict[int, dict[int, StoredContent]] = {}  # queue id -> position -> transient message
-        self.expiries: dict[int, dict[int, int]] = {}  # queue id -> position -> wall-clock ms; only where one is set
-        self.settled: dict[int, dict[int, int]] = {}  # queue id -> position of a stored message -> its body bytes
+        self.expiries: dict[
+            int, dict[int, int]
+        ] = {}  # queue id -> position -> wall-clock ms; only where one is set
+        self.settled: dict[
+            int, dict[int, int]
+        ] = {}  # queue id -> position of a stored message -> its body bytes
 
     def __bool__(self) -> bool:
         """Whether there is anything to write."""
-        return bool(self.definitions or self.settled or any(self.enqueued.values()) or any(self.spilled.values()))
+        return bool(
+            self.definitions or self.settled or any(self.enqueued.values()) or any(self.spilled.values())
+        )
 
     def enqueue(self, queue_id: int, first: int, messages: list[StoredContent]) -> None:
         """Append persistent messages at positions first, first + 1, ..."""
@@ -207,7 +221,7 @@ class StoredQueue:
     name: str
     auto_delete: bool
     arguments: bytes
-    consumed: bool  # `QueueConsumed` was recorded: waiting messages may have been delivered before
+    delivered_up_to: int  # messages up to this position may have been delivered (`QueueDelivered`); 0 if none
     messages: int
     body_bytes: int
     first_position: int  # of a waiting message; 1 if there is none
@@ -233,4 +247,5 @@ class StoredMessage:
     properties: bytes
     body: bytes
     persistent: bool
+    dead_lettered: bool
     expires_at_ms: int | None

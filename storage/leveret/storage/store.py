@@ -1,14 +1,16 @@
 """The store's interface: ordered batches of changes in, what a restart needs out.
 
-An engine is called from at most two threads at a time: one that writes (`apply`, `checkpoint`, `close`) and one that
-reads (`read`). It makes no promise about order between the two, but `read` sees every batch whose `apply` has returned.
+An engine is called from at most two threads at a time: one that writes (`apply`, `checkpoint`, `close`) and
+one that reads (`read`). It makes no promise about order between the two, but `read` sees every batch whose
+`apply` has returned.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from leveret.storage.changes import Batch, Snapshot, StoredMessage
+if TYPE_CHECKING:
+    from leveret.storage.changes import Batch, Snapshot, StoredMessage
 
 
 class StoreError(Exception):
@@ -31,6 +33,15 @@ class StaleEpochError(StoreError):
     """The batch comes from an owner that has been replaced."""
 
 
+class CorruptMessageError(StoreError):
+    """A stored message does not have the checksum it was written with. Everything else goes on."""
+
+    def __init__(self, text: str, queue_id: int, position: int) -> None:
+        super().__init__(text)
+        self.queue_id = queue_id
+        self.position = position
+
+
 class Store(Protocol):
     """An engine. `MemoryStore` is the reference; a test must not be able to tell it from another."""
 
@@ -44,18 +55,26 @@ class Store(Protocol):
         """Apply a batch as one transaction and return when it is on stable storage.
 
         Raises:
-            StoreError: nothing of the batch is promised; the caller must stop (reliability: no retry of fsync).
+            StoreError: nothing of the batch is promised, and the caller must stop. A second fsync would lie.
             StaleEpochError: `batch.epoch` is lower than one seen before.
         """
 
     def read(self, queue_id: int, after: int, up_to: int, limit: int, max_bytes: int) -> list[StoredMessage]:
         """Return messages of a queue with after < position <= up_to, by position.
 
-        At most `limit` messages and about `max_bytes` of bodies, but at least one message if there is one.
+        At most `limit` messages, and none after the one that brings the bodies to `max_bytes`; so at least
+        one message if there is one.
+
+        Raises:
+            CorruptMessageError: a message is damaged; those before it can be read by a lower `up_to`.
+            StoreError: the data cannot be read.
         """
 
     def checkpoint(self) -> None:
-        """Do the housekeeping that must not delay a commit (own connection or thread of the engine)."""
+        """Ask for the housekeeping that must not delay a commit; returns at once.
+
+        An engine does it on a thread of its own, and by itself when there is much of it: call this when idle.
+        """
 
     def close(self) -> None:
         """Release everything. Closing twice is harmless."""

@@ -22,7 +22,13 @@ from leveret.broker.model.queue import Queue
 from leveret.broker.model.replies import PREFIX, REPLY_TO
 from leveret.protocol.connection import ACK, Published, Settled
 from leveret.protocol.content import Envelope, Message
-from leveret.protocol.errors import NO_ROUTE, AccessRefused, MethodNotImplemented, NotAllowed, PreconditionFailed
+from leveret.protocol.errors import (
+    NO_ROUTE,
+    AccessRefused,
+    MethodNotImplemented,
+    NotAllowed,
+    PreconditionFailed,
+)
 from leveret.protocol.frames import encode_deliveries, encode_get_ok, encode_return
 from leveret.protocol.methods import arguments_of, make
 from leveret.protocol.properties import Properties, replace
@@ -107,9 +113,7 @@ def _with_reply_name(channel: Channel, messages: list[Message]) -> list[Message]
 
 def _with_properties(messages: list[Message], raw: bytes) -> list[Message]:
     old = messages[0].envelope
-    envelope = Envelope(
-        old.exchange, old.routing_key, raw, Properties.parse(raw), old.channel, old.frame_max
-    )
+    envelope = Envelope(old.exchange, old.routing_key, raw, Properties.parse(raw), old.channel, old.frame_max)
     return [message.with_envelope(envelope) for message in messages]
 
 
@@ -230,7 +234,9 @@ def basic_get(channel: Channel, method: commands.Basic.Get) -> None:
         channel.unacked[tag] = entry
     outbox = channel.outbox
     ready = min(queue.messages_ready, COUNT_MAX)
-    outbox.write(encode_get_ok(channel.number, outbox.frame_max, tag, entry.redelivered, entry.message, ready))
+    outbox.write(
+        encode_get_ok(channel.number, outbox.frame_max, tag, entry.redelivered, entry.message, ready)
+    )
 
 
 def basic_consume(channel: Channel, method: commands.Basic.Consume) -> None:

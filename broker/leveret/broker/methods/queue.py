@@ -34,7 +34,12 @@ def queue_declare(channel: Channel, method: commands.Queue.Declare) -> None:
         queue.touch()
     else:
         queue = vhost.declare_queue(
-            channel.connection, name, method.durable, method.exclusive, method.auto_delete, arguments_of(method)
+            channel.connection,
+            name,
+            method.durable,
+            method.exclusive,
+            method.auto_delete,
+            arguments_of(method),
         )
     channel.last_queue_name = queue.name
     if not method.nowait:

@@ -52,7 +52,9 @@ class Consumer:
         self.priority = priority
         self.arguments = arguments
         self.registration = registration  # grows with each consumer; tells who came first
-        self.prefetch_count: int = channel.prefetch_count  # the channel's at this moment; a later change is for others
+        self.prefetch_count: int = (
+            channel.prefetch_count
+        )  # the channel's at this moment; a later change is for others
         self.unacked_count: int = 0
         self.prefix: bytes = deliver_prefix(tag)
 

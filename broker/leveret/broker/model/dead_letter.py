@@ -1,7 +1,8 @@
 """What dead-lettering does to a message: its x-death history, and the circles that it ends. Pure.
 
-Whose history it is ------------------- Clients can publish a message with any `x-death` header; retry code
-that republishes what it received often does. Such a header is delivered as it is, but it is no history: a
+Whose history it is
+-------------------
+Clients can publish a message with any `x-death` header; retry code that republishes what it received often does. Such a header is delivered as it is, but it is no history: a
 message is *trusted* only if the broker itself dead-lettered it. A publish makes an untrusted message,
 `dead_letter` makes a trusted one, and the flag stays with the message, in memory and in the store, for as
 long as nobody publishes it anew. The first death of an untrusted message begins a history and overwrites the
@@ -11,7 +12,8 @@ Nothing in the header itself could take the place of the flag: whatever the brok
 copy.
 
 Source: RabbitMQ guide "Dead Letter Exchanges"; bytes as seen on RabbitMQ 3.10, with the headers that 4.x has
-added."""
+added.
+"""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def publish_dead_letter(vhost: VHost, dead: DeadLetter) -> int:
     if exchange is None:
         return 0
     old = dead.message.envelope
-    visible_keys = visible_routing_keys(old.routing_key, old.fields.headers)
+    visible_keys = visible_routing_keys(old.routing_key, None if old.cc_is_spent else old.fields.headers)
     raw = dead_letter(
         old.raw,
         old.fields,
@@ -49,6 +49,9 @@ def publish_dead_letter(vhost: VHost, dead: DeadLetter) -> int:
     fields = Properties.parse(raw)
     envelope = Envelope(exchange.name, keys[0], raw, fields, old.channel, old.frame_max)
     envelope.dead_lettered = True
+    if dead_letter_key is None:
+        envelope.bcc_keys = old.bcc_keys
+    envelope.cc_is_spent = old.cc_is_spent or dead_letter_key is not None
     message = dead.message.with_envelope(envelope)
     targets = vhost.queues_for(exchange, keys, fields.headers)
     left_out = 0

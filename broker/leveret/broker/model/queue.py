@@ -46,7 +46,6 @@ DELIVER_MAX: Final = 1000  # messages handed to one consumer in a step
 DELIVER_BYTES: Final = 256 * 1024  # about; so that a step does not fill a socket buffer many times over
 
 
-
 class NotInMemoryError(Exception):
     """What is asked of a queue needs messages that are being read back; ask again when they are there."""
 
@@ -60,7 +59,9 @@ class Entry:
 
     __slots__ = ("consumer", "expires_at_ms", "message", "position", "queue", "queued", "redelivered")
 
-    def __init__(self, queue: Queue, position: int, message: Message, redelivered: bool, expires_at_ms: int) -> None:
+    def __init__(
+        self, queue: Queue, position: int, message: Message, redelivered: bool, expires_at_ms: int
+    ) -> None:
         self.queue = queue
         self.position = position
         self.message = message
@@ -139,7 +140,9 @@ class Queue:
         self.messages_unacknowledged: int = 0
         self.last_used_ms: int = turn.now_ms
         self.armed_at_ms: int = 0  # when the server is to look at deadlines; 0 for never
-        self.page_request: tuple[int, int] | None = None  # (batch, position): page out up to here once that is durable
+        self.page_request: tuple[int, int] | None = (
+            None  # (batch, position): page out up to here once that is durable
+        )
         self.load_generation: int = 0  # a read that was asked for before a purge is ignored
         # A durable queue delivers once a note that it does is durable: the batch with that note, -1 for none.
         self.note_batch: int = -1 if durable else 0
@@ -347,14 +350,18 @@ class Queue:
             self._hand_over_messages(takers[index], messages[index::stride], first + index, stride)
         self._rotate(takers, count)
 
-    def _hand_over_messages(self, consumer: Consumer, messages: list[Message], position: int, stride: int) -> None:
+    def _hand_over_messages(
+        self, consumer: Consumer, messages: list[Message], position: int, stride: int
+    ) -> None:
         """Deliver messages at positions `stride` apart to one consumer."""
         channel = consumer.channel
         outbox = channel.outbox
         tag = channel.next_delivery_tag
         count = len(messages)
         channel.next_delivery_tag = tag + count
-        size = encode_deliveries(outbox.pieces, consumer.prefix, channel.number, outbox.frame_max, tag, False, messages)
+        size = encode_deliveries(
+            outbox.pieces, consumer.prefix, channel.number, outbox.frame_max, tag, False, messages
+        )
         outbox.wrote(size)
         if consumer.no_ack:
             if self.durable or self._spilled_up_to >= position:
@@ -683,7 +690,9 @@ class Queue:
         for row in rows:
             message = make_message(row.exchange, row.routing_key, row.properties, row.body)
             message.envelope.dead_lettered = row.dead_lettered
-            entry = Entry(self, row.position, message, row.position <= self._uncertain_up_to, row.expires_at_ms or 0)
+            entry = Entry(
+                self, row.position, message, row.position <= self._uncertain_up_to, row.expires_at_ms or 0
+            )
             entry.queued = True
             self._entries.append(entry)
             body_bytes += message.body_bytes

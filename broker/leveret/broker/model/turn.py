@@ -57,9 +57,13 @@ class Turn:
         self.confirming: dict[Channel, None] = {}  # channels with publishes to confirm
         self.dead_letters: deque[DeadLetter] = deque()
         self.loads: dict[Queue, None] = {}  # queues whose next messages are to be read back
-        self.deadlines: list[tuple[int, int, Queue]] = []  # heap: when to look at a queue's expiry (ms), a number, it
+        self.deadlines: list[
+            tuple[int, int, Queue]
+        ] = []  # heap: when to look at a queue's expiry (ms), a number, it
         self._armed: int = 0
-        self.last_definition_batch: int = 0  # number of the last batch that declares, binds or deletes something
+        self.last_definition_batch: int = (
+            0  # number of the last batch that declares, binds or deletes something
+        )
         self.unwritten_bytes: int = 0  # bodies in the open batch, about
         self.memory_bytes: int = 0  # estimate of what messages take, over all queues
 

@@ -235,6 +235,8 @@ class VHost:
         self._note_removed(removed)
 
     def _note_removed(self, removed: Removed) -> None:
+        if removed.bindings or removed.exchanges:
+            self.routes.clear()
         for binding in removed.bindings:
             if _is_durable(binding):
                 self.turn.define(self._unbound(binding))
@@ -242,7 +244,6 @@ class VHost:
             self.exchanges.pop(exchange.name, None)
             if exchange.durable:
                 self.turn.define(ExchangeDeleted(self.name, exchange.name))
-        self.routes.clear()
 
     # -- bindings
 
@@ -267,7 +268,9 @@ class VHost:
         if to_exchange:
             self.refuse_default_exchange(destination)
         exchange = self.exchange(source)
-        end: Destination = self.exchange(destination) if to_exchange else self.open_queue(destination, connection)
+        end: Destination = (
+            self.exchange(destination) if to_exchange else self.open_queue(destination, connection)
+        )
         binding = self._topology.bind(exchange, end, binding_key, arguments)
         if binding is not None:
             self.routes.clear()
@@ -276,7 +279,9 @@ class VHost:
                     Bound(self.name, source, destination, to_exchange, binding_key, encode_table(arguments))
                 )
 
-    def unbind(self, source: str, destination: str, to_exchange: bool, binding_key: str, arguments: Table) -> None:
+    def unbind(
+        self, source: str, destination: str, to_exchange: bool, binding_key: str, arguments: Table
+    ) -> None:
         """Remove a binding, if it is there.
 
         Raises:
@@ -286,7 +291,9 @@ class VHost:
         if to_exchange:
             self.refuse_default_exchange(destination)
         exchange = self.exchanges.get(source)
-        end: Destination | None = self.exchanges.get(destination) if to_exchange else self.queues.get(destination)
+        end: Destination | None = (
+            self.exchanges.get(destination) if to_exchange else self.queues.get(destination)
+        )
         if exchange is not None and end is not None:
             self._note_removed(self._topology.unbind(exchange, end, binding_key, arguments))
 
@@ -339,7 +346,9 @@ class VHost:
         )
         durable = durable and not exclusive
         owner = connection if exclusive else None
-        queue = Queue(self.turn, self.name, name, self._queue_ids.allocate(), durable, owner, auto_delete, parsed)
+        queue = Queue(
+            self.turn, self.name, name, self._queue_ids.allocate(), durable, owner, auto_delete, parsed
+        )
         self._add_queue(queue)
         if exclusive:
             connection.exclusive_queues[queue] = None
@@ -350,7 +359,6 @@ class VHost:
     def _add_queue(self, queue: Queue) -> None:
         self.queues[queue.name] = queue
         self.queues_by_id[queue.id] = queue
-        self.routes.clear()
 
     def require_deletable(self, queue: Queue, if_unused: bool, if_empty: bool) -> None:
         """Refuse to delete a queue that is not empty, or in use.
@@ -452,11 +460,17 @@ class VHost:
         parsed = QueueArguments.from_table(
             stored.name, self.name, arguments, durable=True, exclusive=False, auto_delete=stored.auto_delete
         )
-        queue = Queue(self.turn, self.name, stored.name, stored.queue_id, True, None, stored.auto_delete, parsed)
+        queue = Queue(
+            self.turn, self.name, stored.name, stored.queue_id, True, None, stored.auto_delete, parsed
+        )
         self._queue_ids.reserve(stored.queue_id)
         self._add_queue(queue)
         queue.restore(
-            stored.messages, stored.body_bytes, stored.first_position, stored.last_position, stored.delivered_up_to
+            stored.messages,
+            stored.body_bytes,
+            stored.first_position,
+            stored.last_position,
+            stored.delivered_up_to,
         )
 
     def restore_binding(self, stored: Bound) -> None:

@@ -2,7 +2,7 @@
 
 The task owns an epoll object with every AMQP socket in it and waits for that object with trio's `wait_readable`; so one
 wake-up of trio serves every socket that is ready, a connection costs no task, and an idle one costs nothing. Each turn
-reads once from each ready socket (at most `READ_MAX`, so that nobody keeps others from their turn), lets the node finish
+reads once from each ready socket (at most the node's `read_max`), lets the node finish
 its turn, and writes once to each connection that has output.
 
 When a turn was busy the task first waits on its own epoll for `LINGER_S` at most, before it goes back to trio: a request
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from leveret.broker.server.node import Node
     from leveret.broker.server.session import Session
 
-READ_MAX: Final = 256 * 1024  # bytes read from a socket in one turn
 LINGER_S: Final = 0.001
 BUSY_TURNS_MAX: Final = 64  # turns before trio's other tasks get theirs
 ACCEPT_MAX: Final = 64  # connections accepted in one turn
@@ -166,7 +165,7 @@ class SocketLoop:
     def _read(self, link: Link) -> None:
         session = link.session
         try:
-            data = link.socket.recv(READ_MAX)
+            data = link.socket.recv(self._node.read_max)
         except BlockingIOError:
             return
         except OSError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable
 from heapq import heappop, heappush
+from math import inf
 from typing import TYPE_CHECKING, Final, Protocol
 
 from leveret.broker.access import Users
@@ -31,7 +32,14 @@ if TYPE_CHECKING:
     from leveret.broker.config import Settings
     from leveret.broker.model.channel import Channel
 
-DELIVER_ROUNDS_MAX: Final = 10_000  # of dead-lettering and delivering in one turn; the rest waits for the next
+READ_MAX: Final = (
+    256 * 1024
+)  # bytes read from a socket in one turn, so that nobody keeps others from their turn
+READ_MAX_BEHIND: Final = 32 * 1024  # the same while consumers cannot keep up with publishers
+BEHIND_MESSAGES: Final = 2000  # ready in a queue that has consumers: they are behind
+DELIVER_ROUNDS_MAX: Final = (
+    10_000  # of dead-lettering and delivering in one turn; the rest waits for the next
+)
 SHUTDOWN_TEXT: Final = "broker forced connection closure with reason 'shutdown'"
 
 
@@ -72,7 +80,9 @@ class Node:
         self.log = get_logger()
         self.turn = Turn(clock_ms())
         self.to_flush: list[Outbox] = []
-        self.users = Users(settings.default_user, settings.default_password, frozenset(settings.loopback_users))
+        self.users = Users(
+            settings.default_user, settings.default_password, frozenset(settings.loopback_users)
+        )
         self.tuning = Tuning(settings.channel_max, settings.frame_max, settings.heartbeat_s)
         self.server_properties = server_properties(
             broker_version=version(),
@@ -80,10 +90,13 @@ class Node:
             cluster_name=f"leveret@{platform.node()}",
             version=settings.advertised_version,
         )
+        self.read_max: int = READ_MAX  # bytes to read from a socket in the next turn
         self.is_done: bool = False  # stopped, and every connection is gone
         self.failure: StoreError | None = None  # the store gave up; nothing may be confirmed any more
         self.sessions: dict[Session, None] = {}
         self._store = store
+        # Without a disk there is nowhere to put messages, and no use in moving them about.
+        self._memory_limit: float = inf if settings.memory else settings.message_memory_bytes
         self._in_flight: Batch | None = None  # handed to the store's writer
         self._waiting: dict[Session, None] = {}  # sessions that go on when the store answers
         self._changed: dict[Session, None] = {}
@@ -189,9 +202,11 @@ class Node:
                     publish_dead_letter(vhost, dead)
             touched = turn.touched
             turn.touched = {}
-            is_short_of_memory = turn.memory_bytes > self.settings.message_memory_bytes
+            is_short_of_memory = turn.memory_bytes > self._memory_limit
             for queue in touched:
                 queue.deliver()
+                if queue.messages_ready > BEHIND_MESSAGES and queue.consumers:
+                    self.read_max = READ_MAX_BEHIND
                 if is_short_of_memory and not queue.is_deleted:
                     queue.relieve()
                     if queue.page_request is not None:
@@ -202,6 +217,7 @@ class Node:
         if self.failure is not None:
             return
         turn = self.turn
+        self.read_max = READ_MAX
         while True:
             self.catch_up()
             if turn.loads:

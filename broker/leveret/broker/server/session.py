@@ -106,7 +106,9 @@ class Session:
         self.wants_close: bool = False  # nothing more will be written
         self.is_lost: bool = False  # the socket is broken: close it at once
         self.is_shut: bool = False  # the loop has shut its side after the last word
-        self.peer_is_gone: bool = False  # the peer sent its last byte; what it sent before may still be waiting
+        self.peer_is_gone: bool = (
+            False  # the peer sent its last byte; what it sent before may still be waiting
+        )
         self.is_counted: bool = True  # among the connections that have not logged in
         self.opened_at_ms: int = node.turn.now_ms
         self._reader = FrameReader(node.settings.max_message_bytes)
@@ -242,10 +244,20 @@ class Session:
         if self.state is not State.RUNNING:
             return
         channel = connection.channels.get(number)
-        if isinstance(method, commands.Channel.CloseOk) and channel is None and self._reader.is_discarding(number):
+        if (
+            isinstance(method, commands.Channel.CloseOk)
+            and channel is None
+            and self._reader.is_discarding(number)
+        ):
             self._reader.close_channel(number)
-        elif isinstance(method, commands.Channel.Close) and channel is None and self._reader.is_discarding(number):
-            connection.send(number, make(commands.Channel.CloseOk))  # both sides closed it; its close-ok comes yet
+        elif (
+            isinstance(method, commands.Channel.Close)
+            and channel is None
+            and self._reader.is_discarding(number)
+        ):
+            connection.send(
+                number, make(commands.Channel.CloseOk)
+            )  # both sides closed it; its close-ok comes yet
         elif isinstance(method, commands.Channel.Open):
             self._open_channel(connection, number, method)
         elif channel is None:
@@ -273,7 +285,9 @@ class Session:
             raise ChannelNotOpen("second 'channel.open' seen", class_id(method), method_id(method))
         limit = connection.channel_max
         if limit and len(connection.channels) >= limit:
-            raise NotAllowed(f"number of channels opened ({limit}) has reached the negotiated channel_max ({limit})")
+            raise NotAllowed(
+                f"number of channels opened ({limit}) has reached the negotiated channel_max ({limit})"
+            )
         connection.channels[number] = Channel(connection, number)
         self._reader.open_channel(number)
         connection.send(number, make(commands.Channel.OpenOk))
@@ -306,7 +320,9 @@ class Session:
         if isinstance(error, ChannelException) and channel is not None:
             if error.class_id == 0 and not is_from_reader:
                 error.class_id, error.method_id = BASIC_PUBLISH
-            self.node.log.warning("channel closed by an error", connection=self.name, channel=number, error=str(error))
+            self.node.log.warning(
+                "channel closed by an error", connection=self.name, channel=number, error=str(error)
+            )
             self._reader.discard_channel(number)
             self._close_channel(connection, channel)
             connection.send(
@@ -521,7 +537,8 @@ class Session:
             self._heard = False
             if self._missed >= 2:
                 self.node.log.warning(
-                    f"missed heartbeats from client, timeout: {self._heartbeat_ms // 1000}s", connection=self.name
+                    f"missed heartbeats from client, timeout: {self._heartbeat_ms // 1000}s",
+                    connection=self.name,
                 )
                 self._end()
                 return
