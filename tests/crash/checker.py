@@ -76,7 +76,7 @@ class Limits:
 
     `ack_window_s`: an older settlement is durable. `ack_window_count`: at most so many settled messages come
     back after one kill. `notice_s`: how long a broker may take to notice a connection that was cut.
-    `violations`: report so many.
+    `violations`: list so many of each property.
     """
 
     ack_window_s: float = 1.0
@@ -245,6 +245,8 @@ class Checker:
         self.t = 0.0
         self.life = 0  # how many times the broker was started again
         self.down = False
+        self.last_kill = 0.0
+        self.oldest_return_s = 0.0  # the age, at the kill, of the oldest settlement that was undone
         self._channels: dict[str, Channel] = {}
         self._queues: dict[str, QueueView] = {}
         self._objects: dict[tuple[str, str], Metadata] = {}
@@ -309,6 +311,7 @@ class Checker:
 
     def _kill(self, event: Event) -> None:
         self.down = True
+        self.last_kill = self.t
         for _, _, copy, _ in self._recent:
             copy.uncertain = True
 
@@ -482,6 +485,7 @@ class Checker:
             self._report("P5", "came back", f"{message} from {copy.queue}, settled {age:.3f} s before")
         else:
             self.counts["settled and came back"] += 1
+            self.oldest_return_s = max(self.oldest_return_s, self.last_kill - copy.ended)
             self._came_back += 1
             if self._came_back == self.limits.ack_window_count + 1:
                 self._report(
@@ -791,7 +795,8 @@ class Checker:
 
     def _report(self, name: str, what: str, text: str) -> None:
         self.counts["violations"] += 1
-        if len(self.violations) < self.limits.violations:
+        self.counts[name] += 1
+        if self.counts[name] <= self.limits.violations:
             self.violations.append(Violation(name, what, text, self.t))
 
 

@@ -150,7 +150,7 @@ class Connection:
 
     def cut(self, *, reset: bool = False) -> None:
         """Hang up without a word; with `reset` even TCP is not polite."""
-        if reset:
+        if reset and self._socket.fileno() >= 0:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._socket.close()
 

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from .broker import DEFAULT_COMMAND
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -29,6 +36,16 @@ def option(request: pytest.FixtureRequest, name: str, variable: str, default: st
     """Return an option, or the variable, or the default."""
     value = request.config.getoption(name, default=None)
     return str(value) if value is not None else os.environ.get(variable, default)
+
+
+@pytest.fixture
+def place(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """Return a directory for data and history that stays if the test fails, for longer than pytest's own."""
+    directory = Path(tempfile.mkdtemp(prefix="leveret-crash-"))
+    failures = request.session.testsfailed
+    yield directory
+    if request.session.testsfailed == failures:
+        shutil.rmtree(directory)
 
 
 @pytest.fixture

@@ -57,6 +57,7 @@ class Outcome:
     counts: Counter[str]
     history: Path
     seconds: float
+    oldest_return_s: float
 
     def summary(self) -> str:
         """Return one line of figures."""
@@ -71,7 +72,8 @@ class Outcome:
             "lost",
         )
         figures = ", ".join(f"{self.counts[name]} {name}" for name in names)
-        return f"{self.counts['violations']} violations in {self.seconds:.0f} s: {figures}"
+        oldest = f"oldest settlement undone {self.oldest_return_s * 1000:.0f} ms"
+        return f"{self.counts['violations']} violations in {self.seconds:.0f} s: {figures}; {oldest}"
 
 
 class Run:
@@ -100,7 +102,8 @@ class Run:
         for event in read(self.path):
             checker.feed(event)
         violations = checker.finish()
-        return Outcome(violations, checker.counts, self.path, time.monotonic() - began)
+        seconds = time.monotonic() - began
+        return Outcome(violations, checker.counts, self.path, seconds, checker.oldest_return_s)
 
     def _declare(self) -> None:
         self._history.add("setup", seed=self.plan.seed, queues=self._topology.queues())
@@ -113,7 +116,11 @@ class Run:
 
     def _connect(self) -> Connection:
         connection = Connection("127.0.0.1", self.broker.port)
-        connection.call(1, commands.Channel.Open(), commands.Channel.OpenOk)
+        try:
+            connection.call(1, commands.Channel.Open(), commands.Channel.OpenOk)
+        except BaseException:
+            connection.cut()
+            raise
         return connection
 
     def _live_and_die(self) -> None:

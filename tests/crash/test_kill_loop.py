@@ -22,17 +22,16 @@ def verdict(outcome: Outcome, seed: int) -> str:
 
 
 def test_a_broker_that_is_killed_keeps_its_promise(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], seed: int, kills: int, broker_command: str
+    place: Path, capsys: pytest.CaptureFixture[str], seed: int, kills: int, broker_command: str
 ) -> None:
-    outcome = Run(Plan(seed, kills), ProcessBroker(tmp_path, broker_command), tmp_path).go()
+    outcome = Run(Plan(seed, kills), ProcessBroker(place, broker_command), place).go()
     with capsys.disabled():
         print(outcome.summary(), flush=True)
     assert not outcome.violations, verdict(outcome, seed)
-    outcome.history.unlink()
 
 
-def test_the_loop_sees_what_a_broker_without_a_disk_loses(tmp_path: Path, seed: int) -> None:
+def test_the_loop_sees_what_a_broker_without_a_disk_loses(place: Path, seed: int) -> None:
     command = DEFAULT_COMMAND.replace("--data {data}", "--memory")
     plan = Plan(seed, kills=1, shortest_s=0.5, longest_s=1.0, last_s=0.1)
-    outcome = Run(plan, ProcessBroker(tmp_path, command), tmp_path).go()
+    outcome = Run(plan, ProcessBroker(place, command), place).go()
     assert {violation.property for violation in outcome.violations} >= {"P1", "P7"}

@@ -21,9 +21,9 @@ CUTS = 5
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[CuttableDisk]:
+def disk(place: Path) -> Iterator[CuttableDisk]:
     """Return a mounted disk, or skip the test."""
-    disk = CuttableDisk(tmp_path)
+    disk = CuttableDisk(place)
     try:
         disk.__enter__()
     except CannotCut as reason:
@@ -34,27 +34,26 @@ def disk(tmp_path: Path) -> Iterator[CuttableDisk]:
 
 
 def test_what_was_confirmed_survives_a_power_cut(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], disk: CuttableDisk, seed: int, broker_command: str
+    place: Path, capsys: pytest.CaptureFixture[str], disk: CuttableDisk, seed: int, broker_command: str
 ) -> None:
     plan = Plan(seed, CUTS, shortest_s=0.3, longest_s=2.0)
-    outcome = Run(plan, CuttableBroker(tmp_path, disk, broker_command), tmp_path).go()
+    outcome = Run(plan, CuttableBroker(place, disk, broker_command), place).go()
     with capsys.disabled():
         print(outcome.summary(), flush=True)
     assert not outcome.violations, verdict(outcome, seed)
-    outcome.history.unlink()
 
 
 def test_a_power_cut_shows_a_log_that_is_not_synced(
-    tmp_path: Path, disk: CuttableDisk, seed: int, broker_command: str
+    place: Path, disk: CuttableDisk, seed: int, broker_command: str
 ) -> None:
     try:
-        shim = build_shim(tmp_path)
+        shim = build_shim(place)
     except CannotCut as reason:
         pytest.skip(f"no forgetful library: {reason}")
     plan = Plan(seed, kills=2, shortest_s=1.0, longest_s=2.0, last_s=0.1)
-    broker = CuttableBroker(tmp_path, disk, broker_command, {"LD_PRELOAD": str(shim)})
+    broker = CuttableBroker(place, disk, broker_command, {"LD_PRELOAD": str(shim)})
     try:
-        found = {violation.property for violation in Run(plan, broker, tmp_path).go().violations}
+        found = {violation.property for violation in Run(plan, broker, place).go().violations}
     except BrokerFailed:  # it does not even open its file again
         found = {"P1"}
     assert "P1" in found

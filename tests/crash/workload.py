@@ -142,7 +142,6 @@ class Client:
             connection = Connection(
                 self.shared.host, self.shared.port, frame_max=self.frame_max, deadline_s=PATIENCE_S
             )
-            connection.call(1, commands.Channel.Open(), commands.Channel.OpenOk)
         except Gone:
             time.sleep(0.01)
             return
@@ -151,6 +150,7 @@ class Client:
             time.sleep(0.1)
             return
         try:
+            connection.call(1, commands.Channel.Open(), commands.Channel.OpenOk)
             self.session(connection)
         except Gone:
             self.take(connection.last_words())
