@@ -48,6 +48,7 @@ PUBLISH_IDS: Final = b"\x00\x3c\x00\x28"
 ACK_IDS: Final = b"\x00\x3c\x00\x50"
 REJECT_IDS: Final = b"\x00\x3c\x00\x5a"
 NACK_IDS: Final = b"\x00\x3c\x00\x78"
+PUBLISH_MIN: Final = 9  # payload bytes of a publish with an empty exchange and routing key
 CHANNEL_CLOSE: Final = b"\x00\x14\x00\x28"
 CHANNEL_CLOSE_OK: Final = b"\x00\x14\x00\x29"
 
@@ -242,7 +243,7 @@ class FrameReader:
             if stop > end:
                 self._release()
                 return None
-            if kind == FRAME_METHOD and size >= 13:
+            if kind == FRAME_METHOD and size >= PUBLISH_MIN:
                 channel = self._channels.get(number)
                 if channel is not None and channel.state == IDLE:
                     ids = buffer[offset + 7 : offset + 11]
