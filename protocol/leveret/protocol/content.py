@@ -166,7 +166,6 @@ def encode_content(channel: int, frame_max: int, raw: bytes, body: bytes) -> byt
     return b"".join(pieces)
 
 
-def make_message(exchange: str, routing_key: str, raw: bytes, body: bytes) -> Message:
-    """Build a message that did not come from a publisher's socket (read back, dead-lettered, made by the broker)."""
-    envelope = Envelope(exchange, routing_key, raw, Properties.parse(raw), 1, DEFAULT_FRAME_MAX)
-    return Message(envelope, encode_content(1, DEFAULT_FRAME_MAX, raw, body), len(body))
+def make_envelope(exchange: str, routing_key: str, raw: bytes) -> Envelope:
+    """Make an envelope for messages that did not come from a publisher's socket."""
+    return Envelope(exchange, routing_key, raw, Properties.parse(raw), 1, DEFAULT_FRAME_MAX)

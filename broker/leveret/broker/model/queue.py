@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Final
 from leveret.broker.model.arguments import DROP_HEAD, REJECT_PUBLISH_DLX
 from leveret.broker.model.dead_letter import EXPIRED, MAXLEN, REJECTED
 from leveret.broker.model.turn import DeadLetter
-from leveret.protocol.content import Message, make_message
+from leveret.protocol.content import Envelope, Message, encode_content, make_envelope
 from leveret.protocol.frames import encode_deliveries
 from leveret.storage.changes import MAX_POSITION, QueueDelivered, StoredContent, StoredMessage
 
@@ -406,9 +406,17 @@ class Queue:
         channel = consumer.channel
         outbox = channel.outbox
         unacked = channel.unacked
-        for entry in entries:
+        start = 0
+        count = len(entries)
+        while start < count:  # as few runs as the redelivered bit allows
+            redelivered = entries[start].redelivered
+            end = start
+            messages: list[Message] = []
+            while end < count and entries[end].redelivered == redelivered:
+                messages.append(entries[end].message)
+                end += 1
             tag = channel.next_delivery_tag
-            channel.next_delivery_tag = tag + 1
+            channel.next_delivery_tag = tag + len(messages)
             outbox.wrote(
                 encode_deliveries(
                     outbox.pieces,
@@ -416,17 +424,20 @@ class Queue:
                     channel.number,
                     outbox.frame_max,
                     tag,
-                    entry.redelivered,
-                    [entry.message],
+                    redelivered,
+                    messages,
                 )
             )
-            if consumer.no_ack:
-                self._forget(entry.message, entry.position)
-            else:
-                entry.consumer = consumer
-                unacked[tag] = entry
+            for index in range(start, end):
+                entry = entries[index]
+                if consumer.no_ack:
+                    self._forget(entry.message, entry.position)
+                else:
+                    entry.consumer = consumer
+                    unacked[tag] = entry
+                    tag += 1
+            start = end
         if not consumer.no_ack:
-            count = len(entries)
             consumer.unacked_count += count
             channel.consumers_unacked_count += count
             self.messages_unacknowledged += count
@@ -477,7 +488,10 @@ class Queue:
                 self._entry_count -= 1
                 self._took(1, entry.message.body_bytes)
                 return entry
-        if self._paged_count or not self._ready:
+        if self._paged_count:
+            self._request_load()
+            return None
+        if not self._ready:
             return None
         message = self._ready.popleft()
         entry = Entry(self, self._ready_position, message, False, 0)
@@ -600,15 +614,27 @@ class Queue:
     # -- the window of a long queue
 
     def _refill(self) -> None:
-        """Keep `_entries` filled where something must be read back, or deadlines watched."""
+        """Keep `_entries` filled where somebody waits for messages, or deadlines are watched."""
         if self._entry_count > WINDOW_MESSAGES // 2:
             return
         if self._paged_count:
-            if not self._is_loading:
-                self._is_loading = True
-                self.turn.loads[self] = None
+            if self.consumers or self._is_timed:
+                self._request_load()
         elif self._is_timed and self._ready:
-            self._make_entries(WINDOW_MESSAGES - self._entry_count)
+            self._make_entries(self._window() - self._entry_count)
+
+    def _request_load(self) -> None:
+        """Have the next messages of the paged-out range read back."""
+        if not self._is_loading:
+            self._is_loading = True
+            self.turn.loads[self] = None
+
+    def _window(self) -> int:
+        """Return how many messages to keep in memory at the head: fewer if they are large."""
+        average = self.messages_bytes // self.messages_ready if self.messages_ready else 0
+        if average * WINDOW_MESSAGES > WINDOW_BYTES:
+            return max(1, WINDOW_BYTES // average)
+        return WINDOW_MESSAGES
 
     def _make_entries(self, count: int) -> None:
         """Give the first messages of `_ready` a state of their own. Nothing may be paged out."""
@@ -634,15 +660,17 @@ class Queue:
         Persistent messages are in the store or on their way there; transient ones are spilled with the open batch. All
         of them leave memory when that batch is durable (`page_out`).
         """
-        if self.page_request is not None or len(self._ready) <= WINDOW_MESSAGES:
+        window = self._window()
+        if self.page_request is not None or len(self._ready) <= window:
             return
         if not self._paged_count:
-            self._make_entries(WINDOW_MESSAGES - self._entry_count)
+            self._make_entries(window - self._entry_count)
         batch = self.turn.batch
         position = self._ready_position
         for message in self._ready:
             if position > self._spilled_up_to and not (self.durable and message.envelope.persistent):
                 batch.spill(self.id, position, message)
+                self.turn.unwritten_bytes += message.body_bytes
                 expires_at_ms = self._ready_deadlines.get(position, 0)
                 if expires_at_ms:
                     batch.expire_at(self.id, position, expires_at_ms)
@@ -658,7 +686,7 @@ class Queue:
         if self.is_deleted:
             return
         if not self._paged_count:
-            self._make_entries(WINDOW_MESSAGES - self._entry_count)
+            self._make_entries(self._window() - self._entry_count)
             self._loaded_up_to = self._ready_position - 1
         ready = self._ready
         count = 0
@@ -687,9 +715,19 @@ class Queue:
         self._is_loading = False
         turn = self.turn
         body_bytes = 0
+        envelope: Envelope | None = None
         for row in rows:
-            message = make_message(row.exchange, row.routing_key, row.properties, row.body)
-            message.envelope.dead_lettered = row.dead_lettered
+            if (
+                envelope is None
+                or envelope.raw != row.properties
+                or envelope.routing_key != row.routing_key
+                or envelope.exchange != row.exchange
+                or envelope.dead_lettered != row.dead_lettered
+            ):
+                envelope = make_envelope(row.exchange, row.routing_key, row.properties)
+                envelope.dead_lettered = row.dead_lettered
+            content = encode_content(envelope.channel, envelope.frame_max, row.properties, row.body)
+            message = Message(envelope, content, len(row.body))
             entry = Entry(
                 self, row.position, message, row.position <= self._uncertain_up_to, row.expires_at_ms or 0
             )
@@ -730,8 +768,9 @@ class Queue:
         self._spilled_up_to = last
         if delivered_up_to > last:  # the last run crashed; what comes from now on has not been delivered
             self.turn.batch.definitions.append(QueueDelivered(self.id, last))
-        if messages:
-            self._refill()
+        # Messages may have deadlines of their own; where somebody depends on them they are watched from the start.
+        if messages and (self._is_timed or self.arguments.dead_letter_exchange is not None):
+            self._request_load()
 
     # -- for restarts: which messages may have been delivered
 

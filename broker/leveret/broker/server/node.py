@@ -37,6 +37,8 @@ READ_MAX: Final = (
 )  # bytes read from a socket in one turn, so that nobody keeps others from their turn
 READ_MAX_BEHIND: Final = 32 * 1024  # the same while consumers cannot keep up with publishers
 BEHIND_MESSAGES: Final = 2000  # ready in a queue that has consumers: they are behind
+UNWRITTEN_MAX: Final = 32 * 1024 * 1024  # message bytes waiting for the store; above it publishers wait
+MEMORY_OVERRUN: Final = 1.25  # of the message memory; above it publishers wait for pages to be written out
 DELIVER_ROUNDS_MAX: Final = (
     10_000  # of dead-lettering and delivering in one turn; the rest waits for the next
 )
@@ -119,6 +121,12 @@ class Node:
             vhost.restore_queue(queue)
         for binding in snapshot.bindings:
             vhost.restore_binding(binding)
+
+    @property
+    def is_store_behind(self) -> bool:
+        """Whether publishers must wait for the store, lest what it has not written fills the memory."""
+        turn = self.turn
+        return turn.unwritten_bytes > UNWRITTEN_MAX or turn.memory_bytes > MEMORY_OVERRUN * self._memory_limit
 
     # -- sessions
 

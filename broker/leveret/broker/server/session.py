@@ -48,7 +48,6 @@ if TYPE_CHECKING:
     from leveret.protocol.tables import Table
 
 BUFFER_WHILE_WAITING: Final = 256 * 1024  # bytes taken from the socket while their handling waits
-UNWRITTEN_MAX: Final = 32 * 1024 * 1024  # message bytes waiting for the store; above it publishers wait
 FAREWELL_MS: Final = 3000  # how long a peer may take to close after our last word
 CLOSE_OK_MAX_S: Final = 30  # how long to wait for connection.close-ok, if heartbeats do not say less
 
@@ -231,7 +230,7 @@ class Session:
             channel = self.connection.channels[event.channel]
             if isinstance(event, Published):
                 basic_publish(channel, event)
-                if self.node.turn.unwritten_bytes > UNWRITTEN_MAX:
+                if self.node.is_store_behind:
                     self.connection.rest_until_durable()
             elif isinstance(event, Settled):
                 basic_settle(channel, event)
