@@ -25,7 +25,7 @@ from leveret.broker.model.channel import Channel
 from leveret.broker.model.connection import Connection
 from leveret.broker.model.queue import NotInMemoryError
 from leveret.protocol import handshake, sasl
-from leveret.protocol.connection import Event, FrameReader, MethodReceived, Published, Settled
+from leveret.protocol.connection import PUBLISH, Event, FrameReader, MethodReceived, Published, Settled
 from leveret.protocol.errors import (
     AMQPException,
     ChannelException,
@@ -51,7 +51,7 @@ BUFFER_WHILE_WAITING: Final = 256 * 1024  # bytes taken from the socket while th
 FAREWELL_MS: Final = 3000  # how long a peer may take to close after our last word
 CLOSE_OK_MAX_S: Final = 30  # how long to wait for connection.close-ok, if heartbeats do not say less
 
-BASIC_PUBLISH: Final = (60, 40)
+BASIC: Final = 60
 
 
 class Session:
@@ -203,6 +203,8 @@ class Session:
                 self.node.wait(self)
                 break
             except AMQPException as error:
+                if error.class_id == 0 and self._channel_of_event >= 0:
+                    error.class_id, error.method_id = _method_ids(event)
                 self._fail(error)
             except Exception as error:  # a bug: this connection pays for it, nobody else
                 self.node.log.exception("internal error", connection=self.name, exc_info=error)
@@ -295,6 +297,7 @@ class Session:
         """Give up what a channel holds: unacked messages go back, consumers are gone."""
         del connection.channels[channel.number]
         channel.is_closed = True
+        channel.send_confirms(self.node.turn.durable)  # of what was done before; there will be no other turn
         channel.pending_confirms.clear()
         self.node.turn.confirming.pop(channel, None)
         channel.close_reply_consumer()
@@ -317,8 +320,6 @@ class Session:
             return
         channel = connection.channels.get(number)
         if isinstance(error, ChannelException) and channel is not None:
-            if error.class_id == 0 and not is_from_reader:
-                error.class_id, error.method_id = BASIC_PUBLISH
             self.node.log.warning(
                 "channel closed by an error", connection=self.name, channel=number, error=str(error)
             )
