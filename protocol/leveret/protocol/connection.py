@@ -48,6 +48,7 @@ PUBLISH_IDS: Final = b"\x00\x3c\x00\x28"
 ACK_IDS: Final = b"\x00\x3c\x00\x50"
 REJECT_IDS: Final = b"\x00\x3c\x00\x5a"
 NACK_IDS: Final = b"\x00\x3c\x00\x78"
+HEADER_MIN: Final = 12  # payload bytes of a content header before its properties
 PUBLISH_MIN: Final = 9  # payload bytes of a publish with an empty exchange and routing key
 CHANNEL_CLOSE: Final = b"\x00\x14\x00\x28"
 CHANNEL_CLOSE_OK: Final = b"\x00\x14\x00\x29"
@@ -154,6 +155,8 @@ class FrameReader:
         "_properties",
         "channel_in_progress",
         "frame_max",
+        "is_lost",
+        "is_running",
         "max_message_bytes",
     )
 
@@ -161,6 +164,8 @@ class FrameReader:
         self.frame_max: int = HANDSHAKE_FRAME_MAX
         self.max_message_bytes = max_message_bytes
         self.channel_in_progress: int = 0  # the channel of the frame that raised
+        self.is_lost: bool = False  # where the next frame begins is anybody's guess
+        self.is_running: bool = False  # the connection is open: there may be channels
         self._buffer: bytes = b""
         self._offset: int = 0
         self._channels: dict[int, ChannelInput] = {}
@@ -235,6 +240,7 @@ class FrameReader:
             )
             if size > self.frame_max:
                 self.channel_in_progress = 0
+                self.is_lost = True
                 self._offset = end
                 raise FrameError(
                     f"type {kind}, all octets = <<>>: {{frame_too_large,{size},{self.frame_max - 8}}}"
@@ -436,6 +442,7 @@ class FrameReader:
     def _check_end(self, kind: int, payload: bytes, end_octet: int) -> None:
         if end_octet != END:
             self.channel_in_progress = 0
+            self.is_lost = True
             raise FrameError(f"{describe_frame(kind, payload)}: {{invalid_frame_end_marker,{end_octet}}}")
 
     def _read_frame(
@@ -444,21 +451,19 @@ class FrameReader:
         """Handle one complete frame."""
         self.channel_in_progress = number
         self._check_end(kind, payload, end_octet)
+        if not _is_known(kind, len(payload)):
+            self.channel_in_progress = 0
+            raise FrameError(f"{describe_frame(kind, payload)}: unknown_frame")
         if kind == FRAME_HEARTBEAT:
             if number:
                 self.channel_in_progress = 0
                 raise UnexpectedFrame(describe_frame(kind, payload))
-            if payload:
-                raise FrameError(f"{describe_frame(kind, payload)}: unknown_frame")
             return None
-        if kind not in (FRAME_METHOD, FRAME_HEADER, FRAME_BODY) or (
-            kind == FRAME_METHOD and len(payload) < 4
+        if number in self._discarding and (
+            kind != FRAME_METHOD or payload[:4] not in (CHANNEL_CLOSE, CHANNEL_CLOSE_OK)
         ):
-            self.channel_in_progress = 0
-            raise FrameError(f"{describe_frame(kind, payload)}: unknown_frame")
-        if number in self._discarding and payload[:4] not in (CHANNEL_CLOSE, CHANNEL_CLOSE_OK):
             return None
-        if number == 0 and kind != FRAME_METHOD:
+        if kind != FRAME_METHOD and (number == 0 or not self.is_running):
             raise UnexpectedFrame(describe_frame(kind, payload))
         channel = self._channels.get(number)
         if channel is not None and channel.state != IDLE:
@@ -511,7 +516,7 @@ class FrameReader:
 
     def _take_header(self, channel: ChannelInput, kind: int, payload: bytes) -> None:
         """Check a content header and begin a content with it."""
-        if kind != FRAME_HEADER or len(payload) < 14 or payload[2:4] != b"\x00\x00":
+        if kind != FRAME_HEADER or payload[2:4] != b"\x00\x00":
             raise UnexpectedFrame(
                 "expected content header for class 60, got non content header frame instead",
                 class_id=BASIC,
@@ -547,6 +552,15 @@ class FrameReader:
         channel.chunks = []
 
 
+def _is_known(kind: int, size: int) -> bool:
+    """Whether a frame of this type can have a payload of so many bytes."""
+    if kind == FRAME_METHOD:
+        return size >= 4
+    if kind == FRAME_HEADER:
+        return size >= HEADER_MIN
+    return kind == FRAME_BODY or (kind == FRAME_HEARTBEAT and size == 0)
+
+
 def describe_frame(kind: int, payload: bytes) -> str:
     """Name a frame the way RabbitMQ's errors do."""
     if len(payload) > 16:
@@ -559,6 +573,7 @@ __all__ = [
     "DEFAULT_FRAME_MAX",
     "FRAME_END",
     "NACK",
+    "PUBLISH",
     "REJECT",
     "Event",
     "FrameReader",

@@ -338,8 +338,8 @@ class Session:
             return
         self.node.log.warning("connection closed by an error", connection=self.name, error=str(error))
         self.close(error)
-        if isinstance(error, FrameError) and is_from_reader:
-            self._is_deaf = True  # where the next frame begins is anybody's guess
+        if self._reader.is_lost:
+            self._is_deaf = True
             self._set_deadline(FAREWELL_MS)
 
     def _fail_handshake(self, error: AMQPException) -> None:
@@ -351,7 +351,7 @@ class Session:
         if speaks:
             self._send_close(error)
         self.state = State.CLOSING
-        self._is_deaf = isinstance(error, FrameError) or not speaks
+        self._is_deaf = self._reader.is_lost or not speaks
         self._set_deadline(FAREWELL_MS)
 
     def close(self, error: AMQPException) -> None:
@@ -490,6 +490,7 @@ class Session:
         wanted = handshake.read_client_properties(self._client_properties)
         connection.consumer_cancel_notify = wanted.consumer_cancel_notify
         self.connection = connection
+        self._reader.is_running = True
         self._deadline_ms = 0
         self._send(make(commands.Connection.OpenOk))
         self.node.log.info(
@@ -544,3 +545,12 @@ class Session:
                 return
             self._hearing_due_ms = now_ms + self._heartbeat_ms
         self.node.set_timer(self, self.next_timer_ms())
+
+
+def _method_ids(event: Event | None) -> tuple[int, int]:
+    """Return class and method id of what a publish or a settlement came as; (0, 0) for other events."""
+    if isinstance(event, Published):
+        return BASIC, PUBLISH
+    if isinstance(event, Settled):
+        return BASIC, event.method_id
+    return 0, 0

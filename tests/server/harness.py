@@ -1,0 +1,602 @@
+"""A whole broker in a test: sessions without sockets, a clock that the test moves, a disk that the test holds back.
+
+A test is a conversation:
+
+    broker = Broker()
+    channel = broker.connect().channel()
+    queue = channel.declare("q", durable=True)
+    channel.publish(queue, b"a")
+    assert channel.get(queue).body == b"a"
+
+Every call is one turn of the broker with all that follows from it; what clients are sent waits in their channel until the
+test asks. The store answers at once, unless the test takes it: `hold_store` has batches and reads wait for
+`release_store`, `fail_store` has them fail. `restart` stops in order and begins again on the same disk, `crash` forgets
+what was not durable. Time stands still but for `advance`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+from pamqp import commands
+
+from leveret.broker.config import Settings
+from leveret.broker.server.committer import Answer, Failed, Loaded, LoadRequest, Written
+from leveret.broker.server.node import Node
+from leveret.protocol.methods import make
+from leveret.protocol.properties import NO_PROPERTIES, replace
+from leveret.storage.memory import MemoryDisk, MemoryStore
+from leveret.storage.store import StoreError
+
+from ..peer import Content, Event, Method, Peer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pamqp.base import Frame
+
+    from leveret.broker.server.session import Session
+    from leveret.protocol.outbox import Outbox
+    from leveret.storage.changes import Batch
+
+M = TypeVar("M", bound="Frame")
+
+START_MS = 1_700_000_000_000
+TURNS_MAX = 10_000  # of a conversation that should have come to rest
+PERSISTENT = replace(delivery_mode=2)
+
+
+class Refused(Exception):
+    """The broker closed the channel or the connection."""
+
+    def __init__(self, close: Method) -> None:
+        super().__init__(close)
+        self.code, self.text, self.method_ids = close.error
+        self.is_hard = isinstance(close.method, commands.Connection.Close)
+
+
+class ManualStore:
+    """The store's threads, without threads: what they do is done when the test says so."""
+
+    def __init__(self, disk: MemoryDisk) -> None:
+        self.store = MemoryStore(disk)
+        self.is_held = False
+        self.failure: StoreError | None = None
+        self.batches_written = 0
+        self._jobs: deque[Batch | LoadRequest] = deque()
+        self._answers: list[Answer] = []
+
+    @property
+    def has_answers(self) -> bool:
+        return bool(self._answers)
+
+    @property
+    def batches_held(self) -> int:
+        return sum(not isinstance(job, LoadRequest) for job in self._jobs)
+
+    def write(self, batch: Batch) -> None:
+        """See `StoreThreads.write`."""
+        assert not self.batches_held, "a second batch before the first is durable"
+        self._jobs.append(batch)
+        self._work()
+
+    def read(self, request: LoadRequest) -> None:
+        """See `StoreThreads.read`."""
+        self._jobs.append(request)
+        self._work()
+
+    def answers(self) -> list[Answer]:
+        """See `StoreThreads.answers`."""
+        answers, self._answers = self._answers, []
+        return answers
+
+    def release(self, jobs: int) -> None:
+        """Do the first of the jobs held back."""
+        for _ in range(min(jobs, len(self._jobs))):
+            self._do(self._jobs.popleft())
+
+    def _work(self) -> None:
+        while self._jobs and not self.is_held:
+            self._do(self._jobs.popleft())
+
+    def _do(self, job: Batch | LoadRequest) -> None:
+        if self.failure is not None:
+            self._answers.append(Failed(self.failure))
+        elif isinstance(job, LoadRequest):
+            rows = self.store.read(job.queue_id, job.after, job.up_to, job.limit, job.max_bytes)
+            self._answers.append(Loaded(job, rows))
+        else:
+            self.store.apply(job)
+            self.batches_written += 1
+            self._answers.append(Written(job))
+
+
+class Broker:
+    """One broker and the connections to it.
+
+    Args:
+        settings: those of `Settings` that matter to the test.
+    """
+
+    def __init__(self, **settings: object) -> None:
+        self.settings = Settings(**settings)  # type: ignore[arg-type]  # any of its fields
+        self.disk = MemoryDisk()
+        self.now_ms = START_MS
+        self._tokens = 0
+        self._start()
+
+    def _start(self) -> None:
+        self.store = ManualStore(self.disk)
+        self.clients: list[Client] = []
+        snapshot = self.store.store.load()
+        self.node = Node(self.settings, self.store, snapshot, lambda: self.now_ms, self._token)
+        self.run()
+
+    def _token(self, size: int) -> str:
+        self._tokens += 1
+        return f"{self._tokens:0{size * 4 // 3 + 1}}"
+
+    # -- clients
+
+    def connect(self, *, opened: bool = True, **peer: object) -> Client:
+        """Connect a client; keyword arguments are those of `Peer`."""
+        name = f"127.0.0.1:{40_000 + len(self.clients)} -> 127.0.0.1:5672"
+        session = self.node.open_session("127.0.0.1", name, True)
+        assert session is not None
+        client = Client(self, session, Peer(**peer))  # type: ignore[arg-type]  # any of its arguments
+        self.clients.append(client)
+        if opened:
+            client.send(client.peer.handshake())
+            assert client.take_names() == ["Connection.Start", "Connection.Tune", "Connection.OpenOk"]
+        return client
+
+    def channel(self, number: int = 1, **peer: object) -> ChannelOfTest:
+        """Connect a client and open a channel."""
+        return self.connect(**peer).channel(number)
+
+    # -- turns
+
+    def turn(self, *inputs: tuple[Client, bytes]) -> None:
+        """Do one turn of the event loop, in which these bytes arrive."""
+        node = self.node
+        node.begin_turn()
+        for client, data in inputs:
+            client.session.receive(data)
+        node.end_turn()
+        self._flush()
+
+    def run(self) -> None:
+        """Do turns until nothing is left to do now."""
+        for _ in range(TURNS_MAX):
+            self.turn()
+            wake_ms = self.node.next_wake_ms()
+            if not self.store.has_answers and (wake_ms is None or wake_ms > self.now_ms):
+                return
+        raise AssertionError("the broker does not come to rest")
+
+    def _flush(self) -> None:
+        to_flush = self.node.to_flush
+        while to_flush:
+            outboxes = to_flush[:]
+            to_flush.clear()
+            for outbox in outboxes:
+                client = self._client_of(outbox)
+                if client is None:
+                    outbox.take()
+                elif client.is_stuck:
+                    outbox.dirty = False
+                else:
+                    client.take_output()
+
+    def _client_of(self, outbox: Outbox) -> Client | None:
+        for client in self.clients:
+            if client.session.outbox is outbox:
+                return client
+        return None
+
+    # -- time
+
+    def advance(self, milliseconds: int) -> None:
+        """Let time pass, stopping wherever the broker has something to do."""
+        end_ms = self.now_ms + milliseconds
+        while (wake_ms := self.node.next_wake_ms()) is not None and wake_ms <= end_ms:
+            self.now_ms = max(self.now_ms, wake_ms)
+            self.run()
+        self.now_ms = end_ms
+        self.run()
+
+    # -- the store
+
+    def hold_store(self) -> None:
+        """Have batches and reads wait."""
+        self.store.is_held = True
+
+    def release_one(self) -> None:
+        """Let the store do the first thing that waits, and only that."""
+        self.store.release(1)
+        self.run()
+
+    def release_store(self) -> None:
+        """Let the store do what waits, and the rest without delay."""
+        self.store.is_held = False
+        self.store.release(TURNS_MAX)
+        self.run()
+
+    def fail_store(self) -> None:
+        """Have the store fail from now on, also with what waits."""
+        self.store.failure = StoreError("no space left on device")
+        self.release_store()
+
+    # -- the end, and a new beginning
+
+    def stop(self) -> None:
+        """Stop in order."""
+        self.node.begin_stop()
+        self.run()
+        for client in list(self.clients):
+            client.send(client.peer.send(0, commands.Connection.CloseOk))
+            client.vanish()
+        assert self.node.is_done
+        self.run()
+        if self.node.unfinished is not None:
+            self.store.write(self.node.unfinished)
+
+    def restart(self) -> None:
+        """Stop in order and begin again."""
+        self.stop()
+        self._start()
+
+    def crash(self) -> None:
+        """Forget everything that is not durable and begin again."""
+        self._start()
+
+
+class Client:
+    """One connection of a test."""
+
+    def __init__(self, broker: Broker, session: Session, peer: Peer) -> None:
+        self.broker = broker
+        self.session = session
+        self.peer = peer
+        self.is_stuck = False  # it does not read what it is sent
+        self.inbox: list[Event] = []
+        self._channels: dict[int, ChannelOfTest] = {}
+        self._gathered: list[bytes] | None = None
+
+    def channel(self, number: int = 1) -> ChannelOfTest:
+        """Open a channel."""
+        channel = ChannelOfTest(self, number)
+        channel.call(commands.Channel.Open)
+        return channel
+
+    def send(self, data: bytes) -> None:
+        """Send bytes in one turn, and let the broker come to rest."""
+        if self._gathered is not None:
+            self._gathered.append(data)
+            return
+        self.broker.turn((self, data))
+        self.broker.run()
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Gather all that is sent inside and send it as one piece, in one turn."""
+        self._gathered = []
+        try:
+            yield
+        finally:
+            data, self._gathered = b"".join(self._gathered), None
+        self.send(data)
+
+    def take_output(self) -> None:
+        """Read what the broker wrote."""
+        outbox = self.session.outbox
+        data = outbox.take()
+        self.inbox += self.peer.receive(data)
+        if outbox.sent(len(data)):
+            self.session.output_drained()
+
+    def read_again(self) -> None:
+        """Read all that waited while it was stuck."""
+        self.is_stuck = False
+        self.take_output()
+        self.broker.run()
+
+    def take(self, channel: int | None = None) -> list[Event]:
+        """Take what came, on all channels or on one."""
+        if channel is None:
+            taken, self.inbox = self.inbox, []
+            return taken
+        taken = [event for event in self.inbox if isinstance(event, Method) and event.channel == channel]
+        self.inbox = [event for event in self.inbox if event not in taken]
+        return taken
+
+    def take_names(self) -> list[str]:
+        """Take what came on all channels, by name."""
+        return [event.name for event in self.take() if isinstance(event, Method)]
+
+    def vanish(self) -> None:
+        """Lose the connection without a word."""
+        self.broker.node.begin_turn()
+        self.session.connection_lost()
+        self.broker.node.end_turn()
+        self.broker.node.session_closed(self.session)
+        self.broker.clients.remove(self)
+        self.broker.run()
+
+    def close(self) -> None:
+        """Close the connection in order."""
+        self.send(self.peer.send(0, commands.Connection.Close, reply_code=200))
+        assert self.take_names()[-1:] == ["Connection.CloseOk"]
+        self.vanish()
+
+
+class ChannelOfTest:
+    """One channel of a test. Calls that have a reply return it, or raise `Refused`."""
+
+    def __init__(self, client: Client, number: int) -> None:
+        self.client = client
+        self.broker = client.broker
+        self.number = number
+
+    # -- anything
+
+    def send(self, method: type[Frame], **fields: object) -> None:
+        """Send a method."""
+        self.client.send(self.client.peer.send(self.number, method, **fields))
+
+    def call(self, method: type[Frame], **fields: object) -> Method:
+        """Send a method and take its reply; what else came stays.
+
+        Raises:
+            Refused: the channel or the connection was closed instead.
+        """
+        self.send(method, **fields)
+        return self.reply(*method.valid_responses)
+
+    def reply(self, *names: str) -> Method:
+        """Take a reply.
+
+        Raises:
+            Refused: the channel or the connection was closed instead.
+        """
+        self.check_open()
+        for event in self.client.inbox:
+            if isinstance(event, Method) and event.channel == self.number and event.name in names:
+                self.client.inbox.remove(event)
+                return event
+        raise AssertionError(f"no {' or '.join(names)} among {self.client.inbox}")
+
+    def check_open(self) -> None:
+        """Look for a close.
+
+        Raises:
+            Refused: there is one.
+        """
+        for event in self.client.inbox:
+            if not isinstance(event, Method):
+                continue
+            if event.name == "Connection.Close" or (
+                event.name == "Channel.Close" and event.channel == self.number
+            ):
+                self.client.inbox.remove(event)
+                raise Refused(event)
+
+    def take(self) -> list[Event]:
+        """Take what came on this channel."""
+        return self.client.take(self.number)
+
+    def names(self) -> list[str]:
+        """Take what came on this channel, by name."""
+        return [event.name for event in self.take() if isinstance(event, Method)]
+
+    def reopen(self) -> None:
+        """Answer the broker's close and open the channel again."""
+        self.send(commands.Channel.CloseOk)
+        self.call(commands.Channel.Open)
+
+    def close(self) -> None:
+        """Close the channel."""
+        self.call(commands.Channel.Close, reply_code=200)
+
+    # -- exchanges and queues
+
+    def declare(self, queue: str = "", **fields: object) -> str:
+        """Declare a queue; a dictionary as `arguments`.
+
+        Returns:
+            its name.
+        """
+        reply = self.call(commands.Queue.Declare, queue=queue, **fields).method
+        assert isinstance(reply, commands.Queue.DeclareOk)
+        return reply.queue
+
+    def counts(self, queue: str) -> tuple[int, int]:
+        """Return ready messages and consumers, by a passive declare."""
+        reply = self.call(commands.Queue.Declare, queue=queue, passive=True).method
+        assert isinstance(reply, commands.Queue.DeclareOk)
+        return reply.message_count, reply.consumer_count
+
+    def ready(self, queue: str) -> int:
+        """Return how many messages are ready."""
+        return self.counts(queue)[0]
+
+    def exists(self, queue: str) -> bool:
+        """Whether there is such a queue, asked on a channel of its own."""
+        other = self.client.channel(self.number + 1000)
+        try:
+            other.counts(queue)
+        except Refused as refused:
+            assert refused.code == 404
+            other.send(commands.Channel.CloseOk)
+            return False
+        other.close()
+        return True
+
+    def declare_exchange(self, exchange: str, kind: str = "direct", **fields: object) -> None:
+        """Declare an exchange."""
+        self.call(commands.Exchange.Declare, exchange=exchange, exchange_type=kind, **fields)
+
+    def bind(self, queue: str, exchange: str, key: str = "", **fields: object) -> None:
+        """Bind a queue."""
+        self.call(commands.Queue.Bind, queue=queue, exchange=exchange, routing_key=key, **fields)
+
+    def purge(self, queue: str) -> int:
+        """Purge a queue; how many messages there were."""
+        reply = self.call(commands.Queue.Purge, queue=queue).method
+        assert isinstance(reply, commands.Queue.PurgeOk)
+        return reply.message_count
+
+    def delete(self, queue: str, **fields: object) -> int:
+        """Delete a queue; how many messages there were."""
+        reply = self.call(commands.Queue.Delete, queue=queue, **fields).method
+        assert isinstance(reply, commands.Queue.DeleteOk)
+        return reply.message_count
+
+    # -- publishing
+
+    def publish(
+        self,
+        key: str,
+        body: bytes = b"",
+        *,
+        exchange: str = "",
+        properties: bytes = NO_PROPERTIES,
+        mandatory: bool = False,
+        immediate: bool = False,
+    ) -> None:
+        """Publish a message."""
+        self.client.send(
+            self.client.peer.publish(
+                self.number, exchange, key, body, properties, mandatory=mandatory, immediate=immediate
+            )
+        )
+
+    def publish_all(
+        self, key: str, *bodies: bytes, exchange: str = "", properties: bytes = NO_PROPERTIES
+    ) -> None:
+        """Publish messages in one piece."""
+        with self.client.at_once():
+            for body in bodies:
+                self.publish(key, body, exchange=exchange, properties=properties)
+
+    def confirm(self) -> None:
+        """Have publishes confirmed."""
+        self.call(commands.Confirm.Select)
+
+    def confirms(self) -> list[str]:
+        """Take the confirms that came, in order, each as text: `ack 3`, `ack 5 multiple`, `nack 4`."""
+        told: list[str] = []
+        for event in list(self.client.inbox):
+            if not isinstance(event, Method) or event.channel != self.number:
+                continue
+            method = event.method
+            if isinstance(method, commands.Basic.Ack | commands.Basic.Nack):
+                word = "ack" if isinstance(method, commands.Basic.Ack) else "nack"
+                told.append(f"{word} {method.delivery_tag}{' multiple' if method.multiple else ''}")
+                self.client.inbox.remove(event)
+        return told
+
+    def returned(self) -> list[Content]:
+        """Take the messages that came back."""
+        return self._contents("Basic.Return")
+
+    # -- consuming
+
+    def get(self, queue: str = "", *, no_ack: bool = True) -> Content | None:
+        """Get a message; None if there is none."""
+        reply = self.call(commands.Basic.Get, queue=queue, no_ack=no_ack)
+        return reply if isinstance(reply, Content) else None
+
+    def drain(self, queue: str) -> list[bytes]:
+        """Get all messages there are; their bodies."""
+        bodies: list[bytes] = []
+        while (message := self.get(queue)) is not None:
+            bodies.append(message.body)
+        return bodies
+
+    def consume(self, queue: str = "", tag: str = "c", **fields: object) -> None:
+        """Begin to consume."""
+        self.call(commands.Basic.Consume, queue=queue, consumer_tag=tag, **fields)
+
+    def cancel(self, tag: str = "c") -> None:
+        """Stop consuming."""
+        self.call(commands.Basic.Cancel, consumer_tag=tag)
+
+    def qos(self, count: int, *, globally: bool = False) -> None:
+        """Limit what may be unacked."""
+        self.call(commands.Basic.Qos, prefetch_count=count, global_=globally)
+
+    def delivered(self, tag: str | None = None) -> list[Content]:
+        """Take the deliveries that came, to all consumers or to one."""
+        return self._contents("Basic.Deliver", tag)
+
+    def bodies(self, tag: str | None = None) -> list[bytes]:
+        """Take the deliveries that came; their bodies."""
+        return [delivery.body for delivery in self.delivered(tag)]
+
+    def ack(self, tag: int, *, multiple: bool = False) -> None:
+        """Ack a delivery."""
+        self.send(commands.Basic.Ack, delivery_tag=tag, multiple=multiple)
+
+    def nack(self, tag: int, *, multiple: bool = False, requeue: bool = True) -> None:
+        """Nack a delivery."""
+        self.send(commands.Basic.Nack, delivery_tag=tag, multiple=multiple, requeue=requeue)
+
+    def reject(self, tag: int, *, requeue: bool = False) -> None:
+        """Reject a delivery."""
+        self.send(commands.Basic.Reject, delivery_tag=tag, requeue=requeue)
+
+    def recover(self) -> None:
+        """Have everything unacked requeued."""
+        self.call(commands.Basic.Recover, requeue=True)
+
+    def _contents(self, name: str, tag: str | None = None) -> list[Content]:
+        self.check_open()
+        taken = [
+            event
+            for event in self.client.inbox
+            if isinstance(event, Content)
+            and event.channel == self.number
+            and event.name == name
+            and (tag is None or getattr(event.method, "consumer_tag", None) == tag)
+        ]
+        self.client.inbox = [event for event in self.client.inbox if event not in taken]
+        return taken
+
+
+def delivery_tag(content: Content) -> int:
+    """Delivery tag of a delivery or get-ok."""
+    method = content.method
+    assert isinstance(method, commands.Basic.Deliver | commands.Basic.GetOk)
+    assert method.delivery_tag is not None
+    return method.delivery_tag
+
+
+def is_redelivered(content: Content) -> bool:
+    """The redelivered bit of a delivery or get-ok."""
+    method = content.method
+    assert isinstance(method, commands.Basic.Deliver | commands.Basic.GetOk)
+    return bool(method.redelivered)
+
+
+def messages_left(content: Content) -> int:
+    """The message count of a get-ok."""
+    method = content.method
+    assert isinstance(method, commands.Basic.GetOk)
+    assert method.message_count is not None
+    return method.message_count
+
+
+__all__ = [
+    "PERSISTENT",
+    "Broker",
+    "ChannelOfTest",
+    "Client",
+    "Refused",
+    "delivery_tag",
+    "is_redelivered",
+    "make",
+    "messages_left",
+]
