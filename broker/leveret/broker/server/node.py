@@ -350,6 +350,8 @@ class Node:
 
     def next_wake_ms(self) -> int | None:
         """Return when the next turn is due though no socket is ready; None for never."""
+        if self.turn.touched or self.turn.dead_letters:
+            return self.turn.now_ms  # since the last turn a client has read what it was sent, or has gone
         due = [heap[0][0] for heap in (self._timers, self.turn.deadlines) if heap]
         return min(due) if due else None
 
