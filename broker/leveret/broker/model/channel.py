@@ -270,7 +270,9 @@ class Channel:
         pending = self.pending_confirms
         if pending:
             last = pending[-1]
-            if not is_refused and not last.is_refused and batch <= last.batch:
+            if batch < last.batch:
+                batch = last.batch  # confirms keep their order, so this one waits as long
+            if not is_refused and not last.is_refused and batch == last.batch:
                 last.last = self.published_up_to
                 return
         pending.append(PendingConfirm(batch, self.published_up_to, is_refused))
