@@ -171,6 +171,7 @@ class Channel:
     __slots__ = (
         "alive",
         "committing",
+        "cut",
         "floors",
         "highest",
         "in_order",
@@ -188,6 +189,7 @@ class Channel:
     def __init__(self, name: str) -> None:
         self.name = name
         self.alive = True
+        self.cut = False  # by the client itself
         self.highest = 0  # publishing sequence number
         self.messages: dict[int, Message] = {}  # n -> not retired
         self.retired = bytearray(1)  # n -> 1 if retired
@@ -310,8 +312,9 @@ class Checker:
                 self._queues[dead].source = name
 
     def _kill(self, event: Event) -> None:
+        if not self.down:  # killed again while it starts, it had no time to forget anything
+            self.last_kill = self.t
         self.down = True
-        self.last_kill = self.t
         for _, _, copy, _ in self._recent:
             copy.uncertain = True
 
@@ -485,7 +488,8 @@ class Checker:
             self._report("P5", "came back", f"{message} from {copy.queue}, settled {age:.3f} s before")
         else:
             self.counts["settled and came back"] += 1
-            self.oldest_return_s = max(self.oldest_return_s, self.last_kill - copy.ended)
+            if copy.holder is None or not copy.holder.cut:
+                self.oldest_return_s = max(self.oldest_return_s, self.last_kill - copy.ended)
             self._came_back += 1
             if self._came_back == self.limits.ack_window_count + 1:
                 self._report(
@@ -644,6 +648,7 @@ class Checker:
 
     def _lost(self, event: Event) -> None:
         channel = self._channel(event)
+        channel.cut = bool(event.get("own"))
         for message in channel.unconfirmed.values():
             message.confirm = UNKNOWN
         for _, _, copy, settler in self._recent:

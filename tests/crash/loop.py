@@ -46,6 +46,7 @@ class Plan:
     longest_s: float = 5.0
     last_s: float = 2.0  # the last life under load, which ends without a kill
     publishers: int = 4
+    largest_body: int = 65536
     limits: Limits = field(default_factory=Limits)
 
 
@@ -93,6 +94,7 @@ class Run:
             self._history = History(sink)
             self.broker.start()
             self._shared = Shared(self._history, self._topology, self.broker.port, self.plan.seed)
+            self._shared.largest_body = self.plan.largest_body
             try:
                 self._declare()
                 self._live_and_die()

@@ -50,10 +50,11 @@ def test_a_power_cut_shows_a_log_that_is_not_synced(
         shim = build_shim(place)
     except CannotCut as reason:
         pytest.skip(f"no forgetful library: {reason}")
-    plan = Plan(seed, kills=2, shortest_s=1.0, longest_s=2.0, last_s=0.1)
+    # So little data that SQLite has no reason to move it from the log into the file, which is synced.
+    plan = Plan(seed, kills=3, shortest_s=0.5, longest_s=1.5, last_s=0.1, largest_body=512)
     broker = CuttableBroker(place, disk, broker_command, {"LD_PRELOAD": str(shim)})
     try:
         found = {violation.property for violation in Run(plan, broker, place).go().violations}
     except BrokerFailed:  # it does not even open its file again
         found = {"P1"}
-    assert "P1" in found
+    assert found & {"P1", "P5", "P7"}  # something that was answered is undone

@@ -91,6 +91,7 @@ class Shared:
     errors: list[BaseException] = field(default_factory=list)  # of the test programme itself
     backlog: int = 0  # about how many copies wait; publishers pause when there are many
     backlog_limit: int = 3000
+    largest_body: int = 65536
 
 
 class Client:
@@ -276,8 +277,8 @@ class Publisher(Client):
         return method_frame(1, publish) + content_frames(1, properties, body, frame_max)
 
     def _body(self, name: str) -> bytes:
-        """Return a body that begins with the message's name: 256 bytes to 64 KiB, small ones more often."""
-        size = int(256 * 256 ** (self.random.random() ** 2))
+        """Return a body that begins with the message's name: 256 bytes or more, small ones more often."""
+        size = int(256 * (self.shared.largest_body / 256) ** (self.random.random() ** 2))
         start = self.random.randrange(len(self._filler) - size)
         return (name.encode() + b"\n" + self._filler[start : start + size])[:size]
 
