@@ -238,6 +238,7 @@ class Node:
                 self._store.write(batch)
                 break
             self._batch_is_durable(batch)  # nothing of it is left to write
+            self._resume_waiting()
         self._send_confirms()
 
     def _has_reason_to_commit(self) -> bool:
@@ -283,6 +284,10 @@ class Node:
         elif isinstance(answer, Failed):
             self._store_failed(answer.error)
             return
+        self._resume_waiting()
+
+    def _resume_waiting(self) -> None:
+        """Let sessions go on that waited for what the store has done."""
         waiting = self._waiting
         self._waiting = {}
         for session in waiting:
