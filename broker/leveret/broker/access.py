@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import hmac
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from leveret.protocol.errors import LoginRefused
-from leveret.protocol.sasl import Credentials
+
+if TYPE_CHECKING:
+    from leveret.protocol.sasl import Credentials
 
 ADMINISTRATOR = "administrator"
 IMPERSONATOR = "impersonator"  # may publish with any user-id
@@ -60,5 +63,6 @@ def refusal(mechanism: str) -> str:
 
 
 def _digest(password: str) -> bytes:
-    # Only ever compared in memory with what the configuration says in clear; a stored hash will be a slow, salted one.
+    # Only ever compared in memory with what the configuration says in clear; a stored hash will be a slow,
+    # salted one.
     return hashlib.sha256(password.encode("utf-8", "surrogateescape")).digest()

@@ -2,32 +2,35 @@
 
 Theory of operation
 -------------------
-`receive_data` only keeps bytes; `next_event` parses up to the next thing worth telling, so that what an event changes
-(a limit tuned, a channel closed) holds for the very next frame. Publishes, acks, nacks and rejects have events of their
-own; everything else is a `MethodReceived`.
+`receive_data` only keeps bytes; `next_event` parses up to the next thing worth telling, so that what an event
+changes (a limit tuned, a channel closed) holds for the very next frame. Publishes, acks, nacks and rejects
+have events of their own; everything else is a `MethodReceived`.
 
-A run of publishes looks alike. While frames repeat the publish frame before them byte for byte, the messages join one
-`Published` event: exchange and routing key are decoded once, and as long as the property list repeats too, all share an
-`Envelope`. The whole start of a message (publish frame, header frame, first seven bytes of the body frame) is remembered
-as `prefix`; when the buffer starts with it, the message is known to be well formed without looking at its fields.
+A run of publishes looks alike. While frames repeat the publish frame before them byte for byte, the messages
+join one `Published` event: exchange and routing key are decoded once, and as long as the property list
+repeats too, all share an `Envelope`. The whole start of a message (publish frame, header frame, first seven
+bytes of the body frame) is remembered as `prefix`; when the buffer starts with it, the message is known to be
+well formed without looking at its fields.
 
-A content that is not complete in the buffer, or interleaved with other channels' frames, takes the slow path: the
-channel's `ChannelInput` is a state machine that goes from IDLE to HEADER (a publish was read) to BODY and back, frame by
-frame. Only that path makes errors, so their texts stand in one place.
+A content that is not complete in the buffer, or interleaved with other channels' frames, takes the slow path:
+the channel's `ChannelInput` is a state machine that goes from IDLE to HEADER (a publish was read) to BODY and
+back, frame by frame. Only that path makes errors, so their texts stand in one place.
 
-Source: AMQP 0-9-1 section 2.3 and 4.2; RabbitMQ's rabbit_reader, rabbit_command_assembler and rabbit_channel for texts.
+Source: AMQP 0-9-1 section 2.3 and 4.2; RabbitMQ's rabbit_reader, rabbit_command_assembler and rabbit_channel
+for texts.
 """
 
 from __future__ import annotations
 
-from typing import Final
-
-from pamqp.base import Frame
+from typing import TYPE_CHECKING, Final
 
 from leveret.protocol.content import DEFAULT_FRAME_MAX, FRAME_END, Envelope, Message
 from leveret.protocol.errors import FrameError, PreconditionFailed, UnexpectedFrame
 from leveret.protocol.methods import decode_method, octets, printable_octets
 from leveret.protocol.properties import Properties
+
+if TYPE_CHECKING:
+    from pamqp.base import Frame
 
 FRAME_METHOD: Final = 1
 FRAME_HEADER: Final = 2
@@ -180,7 +183,7 @@ class FrameReader:
         self._discarding.discard(number)
 
     def discard_channel(self, number: int) -> None:
-        """Drop everything on a channel but close and close-ok: an error closed it and the peer may not know yet."""
+        """Drop everything on a channel but close and close-ok: an error closed it, unknown to the peer."""
         self._channels.pop(number, None)
         self._discarding.add(number)
 
@@ -364,8 +367,8 @@ class FrameReader:
         """Check a whole content in the buffer.
 
         Returns:
-            where it ends, with the channel's `announced` and `envelope` set; 0 if it is not complete, or if anything
-            about it is unusual (the slow path finds out what).
+            where it ends, with the channel's `announced` and `envelope` set; 0 if it is not complete, or if
+            anything about it is unusual (the slow path finds out what).
         """
         buffer = self._buffer
         if offset + 22 > end or buffer[offset] != FRAME_HEADER:

@@ -1,8 +1,9 @@
 """Messages as they travel: a content header frame and body frames. HOT.
 
-A message is kept as the frames it arrived in and goes out as the same bytes when the receiving channel has the same
-number and takes frames that large; otherwise its frames are made anew. What the publishes of one run share (exchange,
-routing key, properties) is one `Envelope`, so that a message is two objects, one of them shared.
+A message is kept as the frames it arrived in and goes out as the same bytes when the receiving channel has
+the same number and takes frames that large; otherwise its frames are made anew. What the publishes of one run
+share (exchange, routing key, properties) is one `Envelope`, so that a message is two objects, one of them
+shared.
 """
 
 from __future__ import annotations
@@ -134,7 +135,8 @@ class Message:
 def encode_content(channel: int, frame_max: int, raw: bytes, body: bytes) -> bytes:
     """Encode a header frame and as many body frames as needed.
 
-    The header cannot be split: with a property list longer than `frame_max` it is sent oversize, as RabbitMQ does.
+    The header cannot be split: with a property list longer than `frame_max` it is sent oversize, as RabbitMQ
+    does.
 
     Args:
         channel: number of the channel that it goes to.

@@ -1,8 +1,8 @@
 """The broker's side of the hot methods as bytes: deliveries, get-ok, returns and confirms. HOT.
 
-Each function makes whole frames. A delivery is joined from four pieces: what repeats for the consumer, the delivery
-tag, what repeats for the exchange and routing key, and the content frames as they came. `methods.py` is the plain
-version that these are tested against.
+Each function makes whole frames. A delivery is joined from four pieces: what repeats for the consumer, the
+delivery tag, what repeats for the exchange and routing key, and the content frames as they came. `methods.py`
+is the plain version that these are tested against.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 Theory of operation
 -------------------
-A connection is in one `State`. Only methods on channel 0 move it, and `TRANSITIONS` holds every move: state, method
-received, next state. What is not in the table is an error of the peer, answered as `next_state` says. The session acts
+A connection is in one `State`. Only methods on channel 0 move it, and `TRANSITIONS` holds every move: state,
+method received, next state. What is not in the table is an error of the peer, answered as `next_state` says.
+The session acts
 on each move:
 
     HEADER --header--> STARTING --start-ok--> TUNING --tune-ok--> OPENING --open--> RUNNING --close--> CLOSED

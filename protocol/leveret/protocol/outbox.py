@@ -6,9 +6,9 @@ from __future__ import annotations
 class Outbox:
     """What waits to be written to one peer.
 
-    Whoever writes first after a flush puts the outbox on the list of those to flush, which all outboxes share. The size
-    counts until the bytes have left for the kernel: above `high` consumers of the connection get no more deliveries,
-    until it has fallen to half of that.
+    Whoever writes first after a flush puts the outbox on the list of those to flush, which all outboxes
+    share. The size counts until the bytes have left for the kernel: above `high` consumers of the connection
+    get no more deliveries, until it has fallen to half of that.
     """
 
     __slots__ = ("dirty", "frame_max", "has_written", "high", "is_full", "pieces", "size", "to_flush")
@@ -42,10 +42,7 @@ class Outbox:
         """Return all that waits, as one."""
         pieces = self.pieces
         self.dirty = False
-        if len(pieces) == 1:
-            data = pieces[0]
-        else:
-            data = b"".join(pieces)
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
         return data
 

@@ -223,7 +223,7 @@ def replace(
     expiration: ShortString = KEEP,
     message_id: ShortString = KEEP,
     timestamp: Octet = KEEP,
-    type: ShortString = KEEP,  # noqa: A002 - the property's name
+    type: ShortString = KEEP,
     user_id: ShortString = KEEP,
     app_id: ShortString = KEEP,
     cluster_id: ShortString = KEEP,

@@ -1,12 +1,14 @@
 """The changes that must survive a restart, in the order the model made them. HOT.
 
-The model appends to the open `Batch`; the server hands it to a `Store`, which applies it as one transaction. A batch is
-also what a replicated journal would carry, so it holds no SQL, row or file. Records of definitions (exchanges, queues,
-bindings) keep their order; messages are grouped by queue, because a queue's messages are independent of another's.
+The model appends to the open `Batch`; the server hands it to a `Store`, which applies it as one transaction.
+A batch is also what a replicated journal would carry, so it holds no SQL, row or file. Records of definitions
+(exchanges, queues, bindings) keep their order; messages are grouped by queue, because a queue's messages are
+independent of another's.
 
 A message that is settled before its batch is handed over leaves the batch again and is never written.
 
-Field tables (`arguments`) are AMQP-encoded bytes: the store keeps them and gives them back, and never looks inside.
+Field tables (`arguments`) are AMQP-encoded bytes: the store keeps them and gives them back, and never looks
+inside.
 """
 
 from __future__ import annotations
@@ -87,7 +89,7 @@ class QueueDeleted:
 
 @dataclass(frozen=True, slots=True)
 class QueueDelivered:
-    """Messages of a queue up to a position may have been delivered: after a restart they count as redelivered.
+    """Messages up to a position may have been delivered: after a restart they count as redelivered.
 
     Written with MAX_POSITION before the first delivery, and with the exact position when deliveries end.
     """
@@ -98,7 +100,7 @@ class QueueDelivered:
 
 @dataclass(frozen=True, slots=True)
 class QueuePurged:
-    """All messages of a queue with first <= position <= last are gone, `count` of them with `body_bytes` in all."""
+    """All messages with first <= position <= last are gone: `count` of them, `body_bytes` in all."""
 
     queue_id: int
     first: int
@@ -144,10 +146,11 @@ Definition = (
 
 
 class Batch:
-    """Changes that become durable together. Applied in this order: definitions, enqueued and spilled, settled.
+    """Changes that become durable together, in this order: definitions, enqueued and spilled, settled.
 
-    Invariants kept by the methods: a position of one queue is in at most one of `enqueued`, `spilled` and `settled`;
-    a queue deleted in this batch has no messages in it; a queue id is not used again in the batch that deletes it.
+    Invariants kept by the methods: a position of one queue is in at most one of `enqueued`, `spilled` and
+    `settled`; a queue deleted in this batch has no messages in it; a queue id is not used again in the batch
+    that deletes it.
     """
 
     __slots__ = ("definitions", "enqueued", "epoch", "expiries", "number", "settled", "spilled")

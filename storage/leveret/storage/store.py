@@ -62,8 +62,8 @@ class Store(Protocol):
     def read(self, queue_id: int, after: int, up_to: int, limit: int, max_bytes: int) -> list[StoredMessage]:
         """Return messages of a queue with after < position <= up_to, by position.
 
-        At most `limit` messages, and none after the one that brings the bodies to `max_bytes`; so at least
-        one message if there is one.
+        `up_to` is MAX_POSITION at most. At most `limit` messages, and none after the one that brings the
+        bodies to `max_bytes`; so at least one message if there is one.
 
         Raises:
             CorruptMessageError: a message is damaged; those before it can be read by a lower `up_to`.

@@ -1,17 +1,16 @@
 """One handler per AMQP method. `HANDLERS` shows what is supported on an open channel.
 
-A handler resolves, checks, acts on the model and replies. Failure is an exception; the session makes a close of it.
-Publishes and settlements come as events of their own (`basic_publish`, `basic_settle`); channel.open, channel.close and
-the methods of class connection change the session and are there.
+A handler resolves, checks, acts on the model and replies. Failure is an exception; the session makes a close
+of it. Publishes and settlements come as events of their own (`basic_publish`, `basic_settle`); channel.open,
+channel.close and the methods of class connection change the session and are there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pamqp import commands
-from pamqp.base import Frame
 
 from leveret.broker.methods.basic import (
     basic_cancel,
@@ -29,6 +28,9 @@ from leveret.broker.methods.queue import queue_bind, queue_declare, queue_delete
 from leveret.broker.methods.tx import tx_commit, tx_rollback, tx_select
 from leveret.broker.model.channel import Channel
 from leveret.protocol.methods import Access
+
+if TYPE_CHECKING:
+    from pamqp.base import Frame
 
 # Each handler takes the method class that it stands behind here.
 Handler = Callable[[Channel, Any], None]

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pamqp import commands
 
 from leveret.broker.access import IMPERSONATOR
 from leveret.broker.model.arguments import check_consumer_arguments
-from leveret.broker.model.channel import Channel, Settlement
 from leveret.broker.model.consumer import Consumer
-from leveret.broker.model.publish import Publish
 from leveret.broker.model.message_properties import (
     BCC,
     extra_routing_keys,
@@ -18,7 +16,7 @@ from leveret.broker.model.message_properties import (
     parse_expiration,
     without_bcc,
 )
-from leveret.broker.model.queue import Queue
+from leveret.broker.model.publish import Publish
 from leveret.broker.model.replies import PREFIX, REPLY_TO
 from leveret.protocol.connection import ACK, Published, Settled
 from leveret.protocol.content import Envelope, Message
@@ -32,6 +30,10 @@ from leveret.protocol.errors import (
 from leveret.protocol.frames import encode_deliveries, encode_get_ok, encode_return
 from leveret.protocol.methods import arguments_of, make
 from leveret.protocol.properties import Properties, replace
+
+if TYPE_CHECKING:
+    from leveret.broker.model.channel import Channel, Settlement
+    from leveret.broker.model.queue import Queue
 
 COUNT_MAX: Final = 0xFFFFFFFF
 REPLY_TO_BYTES: Final = REPLY_TO.encode()
@@ -359,4 +361,4 @@ def _recover(channel: Channel, requeue: bool) -> None:
         raise MethodNotImplemented("requeue=false")
     settlement = channel.take(0, True)
     settlement.requeue = True
-    _settle(channel, settlement)
+    channel.settle(settlement)  # also in a transaction, which holds only what the client settles itself

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pamqp import commands
 
-from leveret.broker.model.channel import Channel
 from leveret.protocol.errors import MethodNotImplemented
 from leveret.protocol.methods import Access, make
+
+if TYPE_CHECKING:
+    from leveret.broker.model.channel import Channel
 
 
 def channel_flow(channel: Channel, method: commands.Channel.Flow) -> None:

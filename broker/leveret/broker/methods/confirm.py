@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pamqp import commands
 
-from leveret.broker.model.channel import Channel
 from leveret.protocol.errors import PreconditionFailed
 from leveret.protocol.methods import make
+
+if TYPE_CHECKING:
+    from leveret.broker.model.channel import Channel
 
 
 def confirm_select(channel: Channel, method: commands.Confirm.Select) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pamqp import commands
 
-from leveret.broker.model.channel import Channel
 from leveret.protocol.methods import arguments_of, make
+
+if TYPE_CHECKING:
+    from leveret.broker.model.channel import Channel
 
 
 def exchange_declare(channel: Channel, method: commands.Exchange.Declare) -> None:

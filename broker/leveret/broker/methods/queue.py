@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pamqp import commands
 
 from leveret.broker.methods.exchange import without_line_breaks
-from leveret.broker.model.channel import Channel
 from leveret.broker.model.replies import is_reply_name
 from leveret.protocol.errors import NotFound
 from leveret.protocol.methods import arguments_of, make
+
+if TYPE_CHECKING:
+    from leveret.broker.model.channel import Channel
 
 COUNT_MAX = 0xFFFFFFFF
 
@@ -56,7 +60,7 @@ def queue_declare(channel: Channel, method: commands.Queue.Declare) -> None:
 
 
 def _declare_reply_queue(channel: Channel, method: commands.Queue.Declare, name: str) -> None:
-    """Answer for a direct reply-to name: it looks like an empty queue with one consumer while that one lives."""
+    """Answer for a direct reply-to name: an empty queue with one consumer, while that one lives."""
     if not channel.vhost.replies.is_alive(name):
         raise NotFound(f"no queue '{name}' in vhost '{channel.vhost.name}'")
     if not method.nowait:

@@ -37,6 +37,7 @@ def tx_commit(channel: Channel, _method: commands.Tx.Commit) -> None:
     channel.transaction = Transaction()
     accepted = True
     for publish in transaction.publishes:
+        publish.queues = [queue for queue in publish.queues if not queue.is_deleted]
         if not enqueue(channel, publish):
             accepted = False
     for settlement in transaction.settlements:

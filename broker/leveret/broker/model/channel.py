@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from leveret.broker.model.queue import Entry, Queue
 from leveret.protocol.errors import NotFound, PreconditionFailed
 from leveret.protocol.frames import deliver_prefix, encode_ack, encode_nack
 
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from leveret.broker.model.connection import Connection
     from leveret.broker.model.consumer import Consumer
     from leveret.broker.model.publish import Publish
+    from leveret.broker.model.queue import Entry, Queue
     from leveret.broker.model.turn import Turn
     from leveret.broker.model.vhost import VHost
     from leveret.protocol.outbox import Outbox

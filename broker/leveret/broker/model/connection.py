@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class Connection:
     """One AMQP connection after its handshake.
 
-    A reply about a durable object waits for its batch: it is held, and until it has been sent nothing more of this
-    connection's input is handled, so that order is kept.
+    A reply about a durable object waits for its batch: it is held, and until it has been sent nothing more of
+    this connection's input is handled, so that order is kept.
     """
 
     __slots__ = (

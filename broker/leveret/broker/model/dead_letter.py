@@ -2,11 +2,12 @@
 
 Whose history it is
 -------------------
-Clients can publish a message with any `x-death` header; retry code that republishes what it received often does. Such a header is delivered as it is, but it is no history: a
-message is *trusted* only if the broker itself dead-lettered it. A publish makes an untrusted message,
-`dead_letter` makes a trusted one, and the flag stays with the message, in memory and in the store, for as
-long as nobody publishes it anew. The first death of an untrusted message begins a history and overwrites the
-header. Where the behaviour of RabbitMQ 3.x is wanted, say `trusted=True` for every message.
+Clients can publish a message with any `x-death` header; retry code that republishes what it received often
+does. Such a header is delivered as it is, but it is no history: a message is *trusted* only if the broker
+itself dead-lettered it. A publish makes an untrusted message, `dead_letter` makes a trusted one, and the flag
+stays with the message, in memory and in the store, for as long as nobody publishes it anew. The first death
+of an untrusted message begins a history and overwrites the header. Where the behaviour of RabbitMQ 3.x is
+wanted, say `trusted=True` for every message.
 
 Nothing in the header itself could take the place of the flag: whatever the broker can write, a client can
 copy.

@@ -1,6 +1,7 @@
 """Publishes what queues let go to their dead-letter exchanges.
 
-It happens in the batch that removes the message from its queue, so a dead letter is never lost between the two.
+It happens in the batch that removes the message from its queue, so a dead letter is never lost between the
+two.
 """
 
 from __future__ import annotations

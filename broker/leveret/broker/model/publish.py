@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from leveret.protocol.content import Message
-
 if TYPE_CHECKING:
     from leveret.broker.model.channel import Channel
     from leveret.broker.model.queue import Queue
+    from leveret.protocol.content import Message
 
 
 class Publish:

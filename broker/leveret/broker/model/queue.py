@@ -2,22 +2,26 @@
 
 Theory of operation
 -------------------
-Positions number a queue's messages and only grow. A message that waits is in one of three places, in this order:
+Positions number a queue's messages and only grow. A message that waits is in one of three places, in this
+order:
 
-* `entries`: messages with a state of their own, an `Entry` each: requeued, read back from the store, or with a deadline;
+* `entries`: messages with a state of their own, an `Entry` each: requeued, read back from the store, or with
+  a deadline;
 * the paged-out range: messages that are only in the store; known are its ends, its count and its bytes;
-* `ready`: messages nobody has touched, at consecutive positions. A plain queue with quick consumers uses only this:
-  a run of publishes is one `extend`, and no object is made per message and queue.
+* `ready`: messages nobody has touched, at consecutive positions. A plain queue with quick consumers uses only
+  this: a run of publishes is one `extend`, and no object is made per message and queue.
 
-Messages leave from the left. A requeued entry goes back to its position, which is always left of the rest, so RabbitMQ's
-order is kept exactly. When `entries` runs low and something is paged out, the queue asks for the next window to be read.
-In a queue with a message TTL, or once a message with an expiration arrived (`is_timed`), the first `WINDOW_MESSAGES` are
-made entries, and deadlines of the rest wait in `_ready_deadlines`; so deadlines work in the window, wherever in it.
+Messages leave from the left. A requeued entry goes back to its position, which is always left of the rest, so
+RabbitMQ's order is kept exactly. When `entries` runs low and something is paged out, the queue asks for the
+next window to be read. In a queue with a message TTL, or once a message with an expiration arrived
+(`is_timed`), the first `WINDOW_MESSAGES` are made entries, and deadlines of the rest wait in
+`_ready_deadlines`; so deadlines work in the window, wherever in it.
 
-Rules that few queues have are chosen when it is declared: a queue with a length limit enqueues one message at a time.
+Rules that few queues have are chosen when it is declared: a queue with a length limit enqueues one message at
+a time.
 
-An entry is in the queue (`queued`), or out with a consumer or a getter (unacked), or gone. A queued entry that expires
-in the middle of `entries` stays there as a tombstone (`queued` False) until it is reached.
+An entry is in the queue (`queued`), or out with a consumer or a getter (unacked), or gone. A queued entry
+that expires in the middle of `entries` stays there as a tombstone (`queued` False) until it is reached.
 """
 
 from __future__ import annotations
@@ -91,8 +95,8 @@ class Queue:
         "_ready_position",
         "_spilled_up_to",
         "_uncertain_up_to",
-        "armed_at_ms",
         "arguments",
+        "armed_at_ms",
         "auto_delete",
         "consumers",
         "durable",
@@ -292,7 +296,8 @@ class Queue:
     def _takers(self) -> list[Consumer]:
         """Return the consumers with room among those of the highest priority that has any.
 
-        A consumer whose room depends on others of its channel (global prefetch) is served alone, a message at a time.
+        A consumer whose room depends on others of its channel (global prefetch) is served alone, a message at
+        a time.
         """
         consumers = self.consumers
         if len(consumers) == 1:
@@ -657,8 +662,8 @@ class Queue:
     def relieve(self) -> None:
         """Begin to page out what lies behind the window, because memory is short.
 
-        Persistent messages are in the store or on their way there; transient ones are spilled with the open batch. All
-        of them leave memory when that batch is durable (`page_out`).
+        Persistent messages are in the store or on their way there; transient ones are spilled with the open
+        batch. All of them leave memory when that batch is durable (`page_out`).
         """
         window = self._window()
         if self.page_request is not None or len(self._ready) <= window:
@@ -768,14 +773,15 @@ class Queue:
         self._spilled_up_to = last
         if delivered_up_to > last:  # the last run crashed; what comes from now on has not been delivered
             self.turn.batch.definitions.append(QueueDelivered(self.id, last))
-        # Messages may have deadlines of their own; where somebody depends on them they are watched from the start.
+        # Messages may have deadlines of their own; where somebody depends on them they are watched from the
+        # start.
         if messages and (self._is_timed or self.arguments.dead_letter_exchange is not None):
             self._request_load()
 
     # -- for restarts: which messages may have been delivered
 
     def note_deliveries_begin(self) -> None:
-        """Record that messages may be delivered from now on, so that after a crash they count as redelivered."""
+        """Record that messages may be delivered from now on: after a crash they count as redelivered."""
         if self.note_batch < 0:
             self.note_batch = self.turn.batch.number
             self.turn.batch.definitions.append(QueueDelivered(self.id, MAX_POSITION))

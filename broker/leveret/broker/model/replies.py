@@ -5,10 +5,11 @@ Source: RabbitMQ guide "Direct Reply-to".
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from leveret.broker.model.channel import Channel
 
 REPLY_TO: Final = "amq.rabbitmq.reply-to"
@@ -47,5 +48,5 @@ class Replies:
         return self._channels.get(name)
 
     def is_alive(self, name: str) -> bool:
-        """Return whether declaring a name shows a queue: the bare name does, another while its consumer lives."""
+        """Return whether declaring a name shows a queue: the bare one does, others while their consumer lives."""
         return name == REPLY_TO or name in self._channels

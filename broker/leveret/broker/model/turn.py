@@ -1,8 +1,9 @@
 """What one turn of the event loop gathers. HOT.
 
-The server tells the model the time once a turn and feeds it events; the model changes memory and notes here what is left
-to do: changes for the store, queues that may deliver, channels with confirms to send, dead letters to route, messages to
-read back. The server does these at the end of the turn, or before an event that could see the difference.
+The server tells the model the time once a turn and feeds it events; the model changes memory and notes here
+what is left to do: changes for the store, queues that may deliver, channels with confirms to send, dead
+letters to route, messages to read back. The server does these at the end of the turn, or before an event that
+could see the difference.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from leveret.broker.model.arguments import QueueArguments, check_equivalent_queue
@@ -23,6 +22,8 @@ from leveret.storage.changes import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from leveret.broker.model.binding import Binding, Destination
     from leveret.broker.model.connection import Connection
     from leveret.broker.model.consumer import Consumer
@@ -124,7 +125,8 @@ class VHost:
         self.queues: dict[str, Queue] = {}
         self.queues_by_id: dict[int, Queue] = {}
         self.exchanges: dict[str, Exchange] = {}
-        # (exchange, routing key) -> queues, for routes that depend on nothing else; the default exchange needs none
+        # (exchange, routing key) -> queues, for routes that depend on nothing else; the default exchange
+        # needs none
         self.routes: dict[tuple[str, str], list[Queue]] = {}
         self._queue_ids = queue_ids
         self._token = token
@@ -166,9 +168,9 @@ class VHost:
         if queue.owner is (connection if exclusive else None):
             return
         raise ResourceLocked(
-            f"cannot obtain exclusive access to locked queue '{queue.name}' in vhost '{self.name}'. It could be "
-            "originally declared on another connection or the exclusive property value does not match that of the "
-            "original declaration."
+            f"cannot obtain exclusive access to locked queue '{queue.name}' in vhost '{self.name}'. It could"
+            " be originally declared on another connection or the exclusive property value does not match"
+            " that of the original declaration."
         )
 
     def generate_name(self, prefix: str) -> str:
@@ -318,7 +320,7 @@ class VHost:
         auto_delete: bool,
         arguments: Table,
     ) -> Queue:
-        """Create a queue, or check that the existing one is the same. An empty name has the server choose one.
+        """Create a queue, or check that the existing one is the same. For an empty name the server chooses.
 
         Raises:
             AccessRefused: a reserved name.

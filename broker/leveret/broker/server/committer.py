@@ -1,20 +1,24 @@
 """Threads that wait for the disk, so that the event loop never does.
 
-The writer applies one batch at a time; the node hands it the next when it is done, and everything that gathered meanwhile
-is in that one (group commit). The reader brings back messages of long queues. Both answer through a list and wake the
-event loop, which takes the answers in its own thread.
+The writer applies one batch at a time; the node hands it the next when it is done, and everything that
+gathered meanwhile is in that one (group commit). The reader brings back messages of long queues. Both answer
+through a list and wake the event loop, which takes the answers in its own thread.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from queue import SimpleQueue
+from typing import TYPE_CHECKING
 
-from leveret.storage.changes import Batch, StoredMessage
 from leveret.storage.store import Store, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from leveret.storage.changes import Batch, StoredMessage
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,13 @@
 """Sockets: one trio task serves them all. HOT.
 
-The task owns an epoll object with every AMQP socket in it and waits for that object with trio's `wait_readable`; so one
-wake-up of trio serves every socket that is ready, a connection costs no task, and an idle one costs nothing. Each turn
-reads once from each ready socket (at most the node's `read_max`), lets the node finish
-its turn, and writes once to each connection that has output.
+The task owns an epoll object with every AMQP socket in it and waits for that object with trio's
+`wait_readable`; so one wake-up of trio serves every socket that is ready, a connection costs no task, and an
+idle one costs nothing. Each turn reads once from each ready socket (at most the node's `read_max`), lets the
+node finish its turn, and writes once to each connection that has output.
 
-When a turn was busy the task first waits on its own epoll for `LINGER_S` at most, before it goes back to trio: a request
-and its answer then cost no trip through trio's scheduler. Everything urgent (the store's answers too) wakes that epoll;
-trio's own timers are at most `LINGER_S` late.
+When a turn was busy the task first waits on its own epoll for `LINGER_S` at most, before it goes back to
+trio: a request and its answer then cost no trip through trio's scheduler. Everything urgent (the store's
+answers too) wakes that epoll; trio's own timers are at most `LINGER_S` late.
 """
 
 from __future__ import annotations
@@ -20,11 +20,10 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from leveret.protocol.outbox import Outbox
-
 if TYPE_CHECKING:
     from leveret.broker.server.node import Node
     from leveret.broker.server.session import Session
+    from leveret.protocol.outbox import Outbox
 
 LINGER_S: Final = 0.001
 BUSY_TURNS_MAX: Final = 64  # turns before trio's other tasks get theirs

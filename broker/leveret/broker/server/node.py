@@ -1,13 +1,13 @@
 """The broker without sockets: sessions, vhosts, time and the way of changes to the store. HOT.
 
-A turn of the event loop is `begin_turn`, any number of `Session.receive`, `end_turn`. Everything here is synchronous and
-takes time, randomness and the store's threads as arguments, so a whole broker runs in a test without any of them.
+A turn of the event loop is `begin_turn`, any number of `Session.receive`, `end_turn`. Everything here is
+synchronous and takes time, randomness and the store's threads as arguments, so a whole broker runs in a test
+without any of them.
 """
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
 from heapq import heappop, heappush
 from math import inf
 from typing import TYPE_CHECKING, Final, Protocol
@@ -26,11 +26,13 @@ from leveret.protocol.errors import InternalError
 from leveret.protocol.handshake import State, Tuning, server_properties
 from leveret.protocol.outbox import Outbox
 from leveret.storage.changes import Batch, QueueDelivered, Snapshot
-from leveret.storage.store import StoreError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from leveret.broker.config import Settings
     from leveret.broker.model.channel import Channel
+    from leveret.storage.store import StoreError
 
 READ_MAX: Final = (
     256 * 1024
@@ -287,9 +289,11 @@ class Node:
         self._resume_waiting()
 
     def _resume_waiting(self) -> None:
-        """Let sessions go on that waited for what the store has done."""
+        """Let sessions go on that waited for what the store has done; no reply is overtaken by what another causes."""
         waiting = self._waiting
         self._waiting = {}
+        for session in waiting:
+            session.release_held()
         for session in waiting:
             session.resume()
             if session.is_waiting:
@@ -384,7 +388,7 @@ class Node:
     @property
     def unfinished(self) -> Batch | None:
         """The last batch, to be written after `is_done`; None if there is nothing in it."""
-        return self.turn.batch if self.turn.batch else None
+        return self.turn.batch or None
 
 
 __all__ = ["Node", "State", "StoreThreads"]

@@ -1,14 +1,16 @@
-"""One connection from accept to close: a synchronous object, fed with bytes, that writes into its outbox. HOT.
+"""One connection from accept to close: fed with bytes, it writes into its outbox. HOT.
 
 Theory of operation
 -------------------
-`receive` takes what came from the socket and handles its events one by one. Handling stops while the connection *waits*:
-for a batch to become durable (a reply about something durable is held back), for messages to be read back, or because
-the store is behind. What arrives meanwhile is buffered up to a bound; beyond it `is_resting` has the socket not read.
+`receive` takes what came from the socket and handles its events one by one. Handling stops while the
+connection *waits*: for a batch to become durable (a reply about something durable is held back), for messages to be read back, or
+because the store is behind. What arrives meanwhile is buffered up to a bound; beyond it `is_resting` has the
+socket not read.
 
-An AMQP error raised anywhere below is caught here and nowhere else: a channel exception closes its channel, anything
-else the connection. After its own close the session is CLOSING: it ignores everything but close and close-ok, until the
-answer or a deadline. When the session is done with the socket it says `wants_close`; the loop flushes and closes.
+An AMQP error raised anywhere below is caught here and nowhere else: a channel exception closes its channel,
+anything else the connection. After its own close the session is CLOSING: it ignores everything but close and
+close-ok, until the answer or a deadline. When the session is done with the socket it says `wants_close`; the
+loop flushes and closes.
 """
 
 from __future__ import annotations
@@ -16,9 +18,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pamqp import commands
-from pamqp.base import Frame
 
-from leveret.broker.access import User
 from leveret.broker.methods import HANDLERS
 from leveret.broker.methods.basic import basic_publish, basic_settle
 from leveret.broker.model.channel import Channel
@@ -41,10 +41,13 @@ from leveret.protocol.errors import (
 from leveret.protocol.frames import HEARTBEAT_FRAME
 from leveret.protocol.handshake import State
 from leveret.protocol.methods import class_id, encode_method, make, method_id
-from leveret.protocol.outbox import Outbox
 
 if TYPE_CHECKING:
+    from pamqp.base import Frame
+
+    from leveret.broker.access import User
     from leveret.broker.server.node import Node
+    from leveret.protocol.outbox import Outbox
     from leveret.protocol.tables import Table
 
 BUFFER_WHILE_WAITING: Final = 256 * 1024  # bytes taken from the socket while their handling waits
@@ -70,9 +73,9 @@ class Session:
         "_client_properties",
         "_deadline_ms",
         "_heard",
+        "_hearing_due_ms",
         "_heartbeat_due_ms",
         "_heartbeat_ms",
-        "_hearing_due_ms",
         "_is_deaf",
         "_missed",
         "_reader",
@@ -168,11 +171,14 @@ class Session:
         """Whether handling of input waits for the store."""
         return self._retry is not None or (self.connection is not None and self.connection.is_waiting)
 
-    def resume(self) -> None:
-        """Go on after the store has answered, if that was what this session waited for."""
+    def release_held(self) -> None:
+        """Send replies whose batch is durable by now."""
         connection = self.connection
         if connection is not None and not connection.is_waiting:
             connection.release_held()
+
+    def resume(self) -> None:
+        """Go on after the store has answered, if that was what this session waited for."""
         self.process()
         if self.peer_is_gone and not self.is_waiting:
             self._end()
