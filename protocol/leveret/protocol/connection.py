@@ -53,8 +53,8 @@ REJECT_IDS: Final = b"\x00\x3c\x00\x5a"
 NACK_IDS: Final = b"\x00\x3c\x00\x78"
 HEADER_MIN: Final = 12  # payload bytes of a content header before its properties
 PUBLISH_MIN: Final = 9  # payload bytes of a publish with an empty exchange and routing key
-CHANNEL_CLOSE: Final = b"\x00\x14\x00\x28"
-CHANNEL_CLOSE_OK: Final = b"\x00\x14\x00\x29"
+# channel.open, close and close-ok: what counts on a channel that an error closed
+CHANNEL_STATE: Final = (b"\x00\x14\x00\x0a", b"\x00\x14\x00\x28", b"\x00\x14\x00\x29")
 
 IDLE: Final = 0
 HEADER: Final = 1
@@ -190,6 +190,11 @@ class FrameReader:
     def is_discarding(self, number: int) -> bool:
         """Whether a channel was closed by an error, and the peer has not answered yet."""
         return number in self._discarding
+
+    @property
+    def discarding_count(self) -> int:
+        """Channels closed by an error whose close-ok has not come."""
+        return len(self._discarding)
 
     def close_channel(self, number: int) -> None:
         """Forget a channel."""
@@ -462,9 +467,7 @@ class FrameReader:
                 self.channel_in_progress = 0
                 raise UnexpectedFrame(describe_frame(kind, payload))
             return None
-        if number in self._discarding and (
-            kind != FRAME_METHOD or payload[:4] not in (CHANNEL_CLOSE, CHANNEL_CLOSE_OK)
-        ):
+        if number in self._discarding and (kind != FRAME_METHOD or payload[:4] not in CHANNEL_STATE):
             return None
         if kind != FRAME_METHOD and (number == 0 or not self.is_running):
             raise UnexpectedFrame(describe_frame(kind, payload))

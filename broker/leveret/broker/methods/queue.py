@@ -29,10 +29,10 @@ def queue_declare(channel: Channel, method: commands.Queue.Declare) -> None:
     Source: AMQP 0-9-1 queue.declare (50, 10); RabbitMQ guide "Queues", property equivalence.
     """
     vhost = channel.vhost
-    name = without_line_breaks(method.queue)
-    if is_reply_name(name):
-        _declare_reply_queue(channel, method, name)
+    if is_reply_name(method.queue):
+        _declare_reply_queue(channel, method, method.queue)
         return
+    name = without_line_breaks(method.queue)
     if method.passive:
         queue = vhost.open_queue(name, channel.connection)
         queue.touch()
@@ -63,6 +63,7 @@ def _declare_reply_queue(channel: Channel, method: commands.Queue.Declare, name:
     """Answer for a direct reply-to name: an empty queue with one consumer, while that one lives."""
     if not channel.vhost.replies.is_alive(name):
         raise NotFound(f"no queue '{name}' in vhost '{channel.vhost.name}'")
+    channel.last_queue_name = name
     if not method.nowait:
         channel.send(make(commands.Queue.DeclareOk, queue=name, message_count=0, consumer_count=1))
 
@@ -100,7 +101,7 @@ def queue_unbind(channel: Channel, method: commands.Queue.Unbind) -> None:
 
 def _queue_and_key(channel: Channel, queue: str, key: str) -> tuple[str, str]:
     """Fill in the queue last declared on the channel; without a key too, its name is the key."""
-    name = channel.queue_name(without_line_breaks(queue))
+    name = without_line_breaks(channel.queue_name(queue))
     if not queue and not key:
         return name, name
     return name, key
@@ -135,7 +136,7 @@ def queue_delete(channel: Channel, method: commands.Queue.Delete) -> None:
     Source: AMQP 0-9-1 queue.delete (50, 40).
     """
     vhost = channel.vhost
-    name = channel.queue_name(without_line_breaks(method.queue))
+    name = without_line_breaks(channel.queue_name(method.queue))
     count = 0
     consumers = []
     if name in vhost.queues:

@@ -291,7 +291,7 @@ class Session:
         if number in connection.channels or self._reader.is_discarding(number):
             raise ChannelNotOpen("second 'channel.open' seen", class_id(method), method_id(method))
         limit = connection.channel_max
-        if limit and len(connection.channels) >= limit:
+        if limit and len(connection.channels) + self._reader.discarding_count >= limit:
             raise NotAllowed(
                 f"number of channels opened ({limit}) has reached the negotiated channel_max ({limit})"
             )
