@@ -34,7 +34,6 @@ def test_all_keys_that_have_a_setting_are_read(path: Path) -> None:
         channel_max = 128
         max_message_size = 134217728
         handshake_timeout = 20000
-        consumer_timeout = 900000
         consumer_max_per_channel = 5
         default_user = alice
         default_pass = 'wonder # land'
@@ -52,7 +51,6 @@ def test_all_keys_that_have_a_setting_are_read(path: Path) -> None:
         channel_max=128,
         max_message_bytes=134217728,
         handshake_timeout_s=20.0,
-        consumer_timeout_s=900.0,
         consumers_per_channel=5,
         default_user="alice",
         default_password="wonder # land",

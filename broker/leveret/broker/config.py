@@ -144,14 +144,6 @@ class Settings:
             "Time from a TCP connection to its opened vhost, after which a silent peer is dropped.",
         ),
     ] = 10.0
-    consumer_timeout_s: Annotated[
-        float,
-        Setting(
-            "amqp.consumer_timeout_s",
-            Seconds(0, 10**9, zero="0: never"),
-            "Time that a delivery may stay unacked before 406 closes its channel and the message goes back.",
-        ),
-    ] = 1800.0
     consumers_per_channel: Annotated[
         int,
         Setting("amqp.consumers_per_channel", Integer(1, 10**6), "Consumers that a channel can have."),
@@ -203,7 +195,7 @@ class Settings:
             Size(MIB, 1024 * GIB),
             "Waiting message bodies kept in memory. What exceeds it is read back when its turn comes.",
         ),
-    ] = 128 * MIB
+    ] = 160 * MIB
     write_buffer_bytes: Annotated[
         int,
         Setting(

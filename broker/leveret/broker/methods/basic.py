@@ -271,9 +271,13 @@ def basic_consume(channel: Channel, method: commands.Basic.Consume) -> None:
         channel, queue, tag, method.no_ack, method.exclusive, priority, arguments, vhost.next_registration()
     )
     channel.consumers[tag] = consumer
-    if not method.nowait:
-        channel.send(make(commands.Basic.ConsumeOk, consumer_tag=tag))
     queue.add_consumer(consumer)
+    if not method.nowait:
+        reply = make(commands.Basic.ConsumeOk, consumer_tag=tag)
+        if queue.spares_what_is_taken:
+            channel.connection.send_when_durable(channel.number, reply, queue.note_batch)
+        else:
+            channel.send(reply)
 
 
 def _require_free_tag(channel: Channel, tag: str) -> None:

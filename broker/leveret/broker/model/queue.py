@@ -290,6 +290,14 @@ class Queue:
         if self._deadlines and self._deadlines[0][0] <= now_ms:
             self.expire(now_ms)
 
+    @property
+    def spares_what_is_taken(self) -> bool:
+        """Whether messages stay out of the rules of this queue if a consumer takes them at once.
+
+        Then nobody may be told that there is a consumer before the queue delivers.
+        """
+        return self._is_limited or self._is_timed
+
     def _may_deliver(self) -> bool:
         return 0 <= self.note_batch <= self.turn.durable
 

@@ -48,5 +48,5 @@ class Replies:
         return self._channels.get(name)
 
     def is_alive(self, name: str) -> bool:
-        """Return whether declaring a name shows a queue: the bare one does, others while their consumer lives."""
+        """Return whether declaring a name shows a queue: the bare one, or one whose consumer lives."""
         return name == REPLY_TO or name in self._channels

@@ -39,8 +39,8 @@ READ_MAX: Final = (
 )  # bytes read from a socket in one turn, so that nobody keeps others from their turn
 READ_MAX_BEHIND: Final = 32 * 1024  # the same while consumers cannot keep up with publishers
 BEHIND_MESSAGES: Final = 2000  # ready in a queue that has consumers: they are behind
-UNWRITTEN_MAX: Final = 32 * 1024 * 1024  # message bytes waiting for the store; above it publishers wait
-MEMORY_OVERRUN: Final = 1.25  # of the message memory; above it publishers wait for pages to be written out
+UNWRITTEN_MAX: Final = 16 * 1024 * 1024  # message bytes waiting for the store; above it publishers wait
+MEMORY_OVERRUN: Final = 1.1  # of the message memory; above it publishers wait for pages to be written out
 DELIVER_ROUNDS_MAX: Final = (
     10_000  # of dead-lettering and delivering in one turn; the rest waits for the next
 )

@@ -3,9 +3,9 @@
 Theory of operation
 -------------------
 `receive` takes what came from the socket and handles its events one by one. Handling stops while the
-connection *waits*: for a batch to become durable (a reply about something durable is held back), for messages to be read back, or
-because the store is behind. What arrives meanwhile is buffered up to a bound; beyond it `is_resting` has the
-socket not read.
+connection *waits*: for a batch to become durable (a reply about something durable is held back), for messages
+to be read back, or because the store is behind. What arrives meanwhile is buffered up to a bound; beyond it
+`is_resting` has the socket not read.
 
 An AMQP error raised anywhere below is caught here and nowhere else: a channel exception closes its channel,
 anything else the connection. After its own close the session is CLOSING: it ignores everything but close and
