@@ -259,8 +259,8 @@ def basic_consume(channel: Channel, method: commands.Basic.Consume) -> None:
         _consume_replies(channel, method, tag)
         return
     name = channel.queue_name(method.queue)
-    queue = vhost.open_queue(name, channel.connection)
     _require_free_tag(channel, tag)
+    queue = vhost.open_queue(name, channel.connection)
     arguments = arguments_of(method)
     priority = check_consumer_arguments(name, vhost.name, arguments, queue.arguments.queue_type)
     if queue.exclusive_consumer or (
@@ -291,11 +291,12 @@ def _require_free_tag(channel: Channel, tag: str) -> None:
 
 def _consume_replies(channel: Channel, method: commands.Basic.Consume, tag: str) -> None:
     """Begin to deliver direct replies."""
-    _require_free_tag(channel, tag)
-    if channel.reply_consumer_tag is not None:
-        raise PreconditionFailed("reply consumer already set")
+    if tag != channel.reply_consumer_tag:
+        _require_free_tag(channel, tag)
     if not method.no_ack:
         raise PreconditionFailed("reply consumer cannot acknowledge")
+    if channel.reply_consumer_tag is not None:
+        raise PreconditionFailed("reply consumer already set")
     channel.open_reply_consumer(tag, channel.vhost.replies.open(channel))
     if not method.nowait:
         channel.send(make(commands.Basic.ConsumeOk, consumer_tag=tag))
