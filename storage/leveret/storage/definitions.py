@@ -1,0 +1,137 @@
+"""Exchanges, queues and bindings as rows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, assert_never
+
+from leveret.storage.changes import (
+    Bound,
+    Definition,
+    ExchangeDeclared,
+    ExchangeDeleted,
+    QueueDeclared,
+    QueueDeleted,
+    QueueDelivered,
+    QueuePurged,
+    Unbound,
+)
+from leveret.storage.rows import read_name, readable, stored_name
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable
+
+
+class Definitions:
+    """Writes definitions.
+
+    Args:
+        connection: where to write, inside a transaction of the caller's.
+        describe: makes readable JSON of a raw field table.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, describe: Callable[[bytes], str | None]) -> None:
+        self._connection = connection
+        self._describe = describe
+
+    def apply(self, definition: Definition) -> None:
+        """Write one change. Messages are not looked at."""
+        execute = self._connection.execute
+        match definition:
+            case ExchangeDeclared(vhost, name, type_, auto_delete, internal, arguments):
+                execute(
+                    "INSERT INTO exchanges"
+                    " (vhost, name, type, auto_delete, internal, arguments, arguments_json)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?)"
+                    " ON CONFLICT (vhost, name) DO UPDATE SET type = excluded.type,"
+                    " auto_delete = excluded.auto_delete, internal = excluded.internal,"
+                    " arguments = excluded.arguments, arguments_json = excluded.arguments_json",
+                    (
+                        *map(stored_name, (vhost, name, type_)),
+                        auto_delete,
+                        internal,
+                        *self._arguments(arguments),
+                    ),
+                )
+            case ExchangeDeleted(vhost, name):
+                execute(
+                    "DELETE FROM exchanges WHERE vhost = ? AND name = ?",
+                    (stored_name(vhost), stored_name(name)),
+                )
+            case QueueDeclared(queue_id, vhost, name, auto_delete, arguments):
+                execute(
+                    "INSERT INTO queues (queue_id, vhost, name, auto_delete, arguments, arguments_json)"
+                    " VALUES (?, ?, ?, ?, ?, ?)",
+                    (
+                        queue_id,
+                        stored_name(vhost),
+                        stored_name(name),
+                        auto_delete,
+                        *self._arguments(arguments),
+                    ),
+                )
+            case QueueDeleted(queue_id):
+                execute("DELETE FROM queues WHERE queue_id = ?", (queue_id,))
+            case QueueDelivered(queue_id, up_to):
+                execute("UPDATE queues SET delivered_up_to = ? WHERE queue_id = ?", (up_to, queue_id))
+            case Bound(vhost, source, destination, to_exchange, binding_key, arguments):
+                execute(
+                    "INSERT OR IGNORE INTO bindings (vhost, source, destination, to_exchange, binding_key,"
+                    " arguments, arguments_json) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    (
+                        *map(stored_name, (vhost, source, destination)),
+                        to_exchange,
+                        stored_name(binding_key),
+                        *self._arguments(arguments),
+                    ),
+                )
+            case Unbound(vhost, source, destination, to_exchange, binding_key, arguments):
+                execute(
+                    "DELETE FROM bindings WHERE vhost = ? AND source = ? AND destination = ?"
+                    " AND to_exchange = ? AND binding_key = ? AND arguments = ?",
+                    (
+                        *map(stored_name, (vhost, source, destination)),
+                        to_exchange,
+                        stored_name(binding_key),
+                        arguments,
+                    ),
+                )
+            case QueuePurged():
+                pass
+            case _:
+                assert_never(definition)
+
+    def _arguments(self, arguments: bytes) -> tuple[bytes, str | None]:
+        return arguments, readable(self._describe(arguments))
+
+
+def read_exchanges(connection: sqlite3.Connection) -> list[ExchangeDeclared]:
+    """Return the exchanges in order of declaration. The connection gives text as bytes."""
+    rows = connection.execute(
+        "SELECT vhost, name, type, auto_delete, internal, arguments FROM exchanges ORDER BY exchange_id"
+    )
+    return [
+        ExchangeDeclared(
+            read_name(vhost), read_name(name), read_name(type_), bool(auto_delete), bool(internal), arguments
+        )
+        for vhost, name, type_, auto_delete, internal, arguments in rows
+    ]
+
+
+def read_bindings(connection: sqlite3.Connection) -> list[Bound]:
+    """Return the bindings in the order they were made. The connection gives text as bytes."""
+    rows = connection.execute(
+        "SELECT vhost, source, destination, to_exchange, binding_key, arguments FROM bindings"
+        " ORDER BY binding_id"
+    )
+    return [
+        Bound(
+            read_name(vhost),
+            read_name(source),
+            read_name(destination),
+            bool(to_exchange),
+            read_name(binding_key),
+            arguments,
+        )
+        for vhost, source, destination, to_exchange, binding_key, arguments in rows
+    ]

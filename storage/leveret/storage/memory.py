@@ -1,0 +1,249 @@
+"""The reference engine: plain dictionaries. Also the fake for tests, and what `--memory` uses."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import assert_never
+
+from leveret.storage.changes import (
+    Batch,
+    Bound,
+    Definition,
+    ExchangeDeclared,
+    ExchangeDeleted,
+    QueueDeclared,
+    QueueDeleted,
+    QueueDelivered,
+    QueuePurged,
+    Snapshot,
+    StoredContent,
+    StoredMessage,
+    StoredQueue,
+    Unbound,
+)
+from leveret.storage.store import StaleEpochError, StoreError
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryMessage:
+    """A stored message; the content is the broker's own object, not a copy."""
+
+    content: StoredContent
+    persistent: bool
+    expires_at_ms: int | None
+
+
+class MemoryQueue:
+    """The stored messages of one queue, by position."""
+
+    def __init__(self) -> None:
+        self._messages: dict[int, MemoryMessage] = {}
+        self._order: list[int] = []  # their positions, ascending; positions that are gone leave it late
+
+    def __contains__(self, position: int) -> bool:
+        return position in self._messages
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    def add(self, position: int, message: MemoryMessage) -> None:
+        """Add a message at a position that is free."""
+        self._messages[position] = message
+        if self._order and position <= self._order[-1]:
+            self._order = sorted(self._messages)
+        else:
+            self._order.append(position)
+
+    def remove(self, position: int) -> None:
+        """Remove a message if it is there."""
+        self._messages.pop(position, None)
+        if len(self._order) > 2 * len(self._messages) + 8:
+            self._order = sorted(self._messages)
+
+    def between(self, first: int, last: int) -> list[tuple[int, MemoryMessage]]:
+        """Return the messages with first <= position <= last, by position."""
+        start, stop = bisect_left(self._order, first), bisect_right(self._order, last)
+        return [(p, self._messages[p]) for p in self._order[start:stop] if p in self._messages]
+
+    def remove_transient(self) -> None:
+        """Remove what a restart removes."""
+        self._messages = {p: message for p, message in self._messages.items() if message.persistent}
+        self._order = sorted(self._messages)
+
+    @property
+    def body_bytes(self) -> int:
+        """Length of all bodies. O(messages)."""
+        return sum(message.content.body_bytes for message in self._messages.values())
+
+    @property
+    def first_position(self) -> int:
+        """Position of the first message; 1 if there is none."""
+        return min(self._messages, default=1)
+
+    @property
+    def last_position(self) -> int:
+        """Position of the last message; 0 if there is none."""
+        return max(self._messages, default=0)
+
+
+@dataclass(slots=True)
+class MemoryDisk:
+    """What outlives a `MemoryStore`: give the same disk to the next one, and it is a restart."""
+
+    epoch: int = 0
+    exchanges: dict[tuple[str, str], ExchangeDeclared] = field(
+        default_factory=dict
+    )  # vhost, name -> exchange
+    queues: dict[int, QueueDeclared] = field(default_factory=dict)  # queue id -> queue
+    delivered: dict[int, int] = field(default_factory=dict)  # queue id -> delivered up to this position
+    bindings: dict[Bound, None] = field(default_factory=dict)  # an ordered set
+    messages: dict[int, MemoryQueue] = field(default_factory=dict)  # queue id -> its messages
+
+
+class MemoryStore:
+    """Keeps everything in a `MemoryDisk`. A crash is to drop the store and open another on the same disk."""
+
+    def __init__(self, disk: MemoryDisk | None = None) -> None:
+        self._disk = MemoryDisk() if disk is None else disk
+        self._lock = Lock()  # the writing and the reading thread
+        self._failure: str | None = None
+
+    def load(self) -> Snapshot:
+        """See `Store.load`."""
+        disk = self._disk
+        with self._lock:
+            self._require_usable()
+            for queue_id in list(disk.messages):
+                if queue_id not in disk.queues:
+                    del disk.messages[queue_id]
+                else:
+                    disk.messages[queue_id].remove_transient()
+            queues = [self._stored_queue(queue) for _, queue in sorted(disk.queues.items())]
+            return Snapshot(list(disk.exchanges.values()), queues, list(disk.bindings))
+
+    def apply(self, batch: Batch) -> None:
+        """See `Store.apply`."""
+        disk = self._disk
+        with self._lock:
+            self._require_usable()
+            if batch.epoch < disk.epoch:
+                raise StaleEpochError(f"a batch of epoch {batch.epoch} came after epoch {disk.epoch}")
+            self._check(batch)
+            disk.epoch = batch.epoch
+            for definition in batch.definitions:
+                self._define(definition)
+            for by_queue, persistent in ((batch.enqueued, True), (batch.spilled, False)):
+                for queue_id, entries in by_queue.items():
+                    queue = self._messages(queue_id)
+                    expiries = batch.expiries.get(queue_id, {})
+                    for position, content in entries.items():
+                        queue.add(position, MemoryMessage(content, persistent, expiries.get(position)))
+            for queue_id, settled in batch.settled.items():
+                queue = self._messages(queue_id)
+                for position in settled:
+                    queue.remove(position)
+
+    def read(self, queue_id: int, after: int, up_to: int, limit: int, max_bytes: int) -> list[StoredMessage]:
+        """See `Store.read`."""
+        with self._lock:
+            self._require_usable()
+            found = self._messages(queue_id).between(after + 1, up_to)[:limit]
+        messages: list[StoredMessage] = []
+        body_bytes = 0
+        for position, message in found:
+            content = message.content
+            body = content.body
+            messages.append(
+                StoredMessage(
+                    position,
+                    content.exchange,
+                    content.routing_key,
+                    content.properties,
+                    body,
+                    message.persistent,
+                    content.dead_lettered,
+                    message.expires_at_ms,
+                )
+            )
+            body_bytes += len(body)
+            if body_bytes >= max_bytes:
+                break
+        return messages
+
+    def checkpoint(self) -> None:
+        """Nothing to do."""
+
+    def close(self) -> None:
+        """See `Store.close`. The disk stays as it is."""
+        self._failure = self._failure or "the store is closed"
+
+    def _require_usable(self) -> None:
+        if self._failure:
+            raise StoreError(self._failure)
+
+    def _messages(self, queue_id: int) -> MemoryQueue:
+        queue = self._disk.messages.get(queue_id)
+        if queue is None:
+            queue = self._disk.messages[queue_id] = MemoryQueue()
+        return queue
+
+    def _stored_queue(self, queue: QueueDeclared) -> StoredQueue:
+        messages = self._messages(queue.queue_id)
+        return StoredQueue(
+            queue.queue_id,
+            queue.vhost,
+            queue.name,
+            queue.auto_delete,
+            queue.arguments,
+            self._disk.delivered.get(queue.queue_id, 0),
+            len(messages),
+            messages.body_bytes,
+            messages.first_position,
+            messages.last_position,
+        )
+
+    def _check(self, batch: Batch) -> None:
+        """Refuse what no correct model sends: a batch is applied whole or not at all."""
+        deleted = {d.queue_id for d in batch.definitions if isinstance(d, QueueDeleted)}
+        names = {(q.vhost, q.name) for q in self._disk.queues.values() if q.queue_id not in deleted}
+        for definition in batch.definitions:
+            if isinstance(definition, QueueDeclared) and definition.queue_id not in deleted:
+                name = (definition.vhost, definition.name)
+                if definition.queue_id in self._disk.queues or name in names:
+                    self._failure = f"queue {definition.queue_id} ({definition.name!r}) exists already"
+                names.add(name)
+        for by_queue in (batch.enqueued, batch.spilled):
+            for queue_id, entries in by_queue.items():
+                if any(position in self._messages(queue_id) for position in entries):
+                    self._failure = f"a position of queue {queue_id} is taken"
+        self._require_usable()
+
+    def _define(self, definition: Definition) -> None:
+        disk = self._disk
+        match definition:
+            case ExchangeDeclared():
+                disk.exchanges[definition.vhost, definition.name] = definition
+            case ExchangeDeleted():
+                disk.exchanges.pop((definition.vhost, definition.name), None)
+            case QueueDeclared():
+                disk.queues[definition.queue_id] = definition
+            case QueueDeleted():
+                for by_queue in (disk.queues, disk.delivered, disk.messages):
+                    by_queue.pop(definition.queue_id, None)
+            case QueueDelivered():
+                if definition.queue_id in disk.queues:
+                    disk.delivered[definition.queue_id] = definition.up_to
+            case QueuePurged():
+                queue = self._messages(definition.queue_id)
+                for position, _ in queue.between(definition.first, definition.last):
+                    queue.remove(position)
+            case Bound():
+                disk.bindings[definition] = None
+            case Unbound(vhost, source, destination, to_exchange, binding_key, arguments):
+                disk.bindings.pop(
+                    Bound(vhost, source, destination, to_exchange, binding_key, arguments), None
+                )
+            case _:
+                assert_never(definition)

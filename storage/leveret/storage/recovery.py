@@ -1,0 +1,116 @@
+"""What a start finds in the data file, and what it removes first.
+
+The cost grows with the number of queues, and with the transient messages that the last run left, but not with
+the persistent messages.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from leveret.storage.changes import MAX_POSITION, MAX_QUEUE_ID, Snapshot, StoredQueue
+from leveret.storage.definitions import read_bindings, read_exchanges
+from leveret.storage.removal import REMOVE_AT_ONCE
+from leveret.storage.rows import id_range, read_name
+from leveret.storage.schema import NOT_REMOVED, POSITION_BITS
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from leveret.storage.counts import QueueCounts
+    from leveret.storage.removal import RemovedRanges
+
+TRANSIENT_ROWS_A_TIME: Final = 10_000
+
+# Steps from queue to queue: finds the lowest id behind those of the queue before.
+_QUEUES_WITH_ROWS: Final = f"""
+    WITH RECURSIVE present (queue_id) AS (
+        SELECT min(id) >> {POSITION_BITS} FROM messages
+        UNION ALL
+        SELECT (
+            SELECT min(id) >> {POSITION_BITS} FROM messages
+            WHERE id >= (present.queue_id + 1) << {POSITION_BITS}
+        )
+        FROM present WHERE present.queue_id < {MAX_QUEUE_ID}
+    )
+    SELECT queue_id FROM present WHERE queue_id IS NOT NULL
+    EXCEPT SELECT queue_id FROM queues
+"""
+
+
+def recover(connection: sqlite3.Connection, removed: RemovedRanges, counts: QueueCounts) -> None:
+    """Remove messages of queues that do not exist, and transient messages."""
+    connection.execute("BEGIN IMMEDIATE")
+    for (queue_id,) in connection.execute(_QUEUES_WITH_ROWS).fetchall():
+        removed.remove(*id_range(queue_id), count=REMOVE_AT_ONCE + 1)  # nobody has counted them
+    connection.execute("DELETE FROM queue_counts WHERE queue_id NOT IN (SELECT queue_id FROM queues)")
+    connection.execute("COMMIT")
+    counts.load()
+    while _remove_transient(connection, counts):
+        pass
+    _mend_counts(connection, removed, counts)
+
+
+def snapshot(reader: sqlite3.Connection, removed: RemovedRanges, counts: QueueCounts) -> Snapshot:
+    """Return what there is.
+
+    Args:
+        reader: gives text as bytes.
+        removed: what is not there any more.
+        counts: of the queues.
+    """
+    rows = reader.execute(
+        "SELECT queue_id, vhost, name, auto_delete, arguments, delivered_up_to FROM queues ORDER BY queue_id"
+    )
+    queues: list[StoredQueue] = []
+    for queue_id, vhost, name, auto_delete, arguments, delivered_up_to in rows:
+        ids = id_range(queue_id)
+        first, last = removed.first_row(*ids), removed.last_row(*ids)
+        queues.append(
+            StoredQueue(
+                queue_id,
+                read_name(vhost),
+                read_name(name),
+                bool(auto_delete),
+                arguments,
+                delivered_up_to,
+                *counts.of(queue_id),
+                1 if first is None else first & MAX_POSITION,
+                0 if last is None else last & MAX_POSITION,
+            )
+        )
+    return Snapshot(read_exchanges(reader), queues, read_bindings(reader))
+
+
+def _remove_transient(connection: sqlite3.Connection, counts: QueueCounts) -> bool:
+    """Remove some transient messages in a transaction.
+
+    Returns:
+        whether there were any.
+    """
+    connection.execute("BEGIN IMMEDIATE")
+    rows = connection.execute(
+        "SELECT id, length(CAST(body AS BLOB)) FROM messages"
+        f" WHERE persistent = 0 AND {NOT_REMOVED} ORDER BY id LIMIT {TRANSIENT_ROWS_A_TIME}"
+    ).fetchall()
+    if rows:
+        for row_id, body_bytes in rows:
+            counts.add(row_id >> POSITION_BITS, -1, -body_bytes)
+        connection.execute(
+            f"DELETE FROM messages WHERE persistent = 0 AND {NOT_REMOVED} AND id <= ?", (rows[-1][0],)
+        )
+        counts.save()
+    connection.execute("COMMIT")
+    return bool(rows)
+
+
+def _mend_counts(connection: sqlite3.Connection, removed: RemovedRanges, counts: QueueCounts) -> None:
+    """Count again where the counts cannot be right: somebody edited the file."""
+    connection.execute("BEGIN IMMEDIATE")
+    for (queue_id,) in connection.execute("SELECT queue_id FROM queues").fetchall():
+        messages, body_bytes = counts.of(queue_id)
+        is_empty = removed.first_row(*id_range(queue_id)) is None
+        if is_empty != (messages == 0) or messages < 0 or body_bytes < 0 or (is_empty and body_bytes):
+            counts.doubt(queue_id)
+    counts.save()
+    connection.execute("COMMIT")

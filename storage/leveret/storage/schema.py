@@ -1,0 +1,202 @@
+"""The tables of the data file, and how a file of an older version becomes one of this version.
+
+`application_id` in the file's header says that it is ours, `user_version` which schema it has. When the
+format changes: raise `SCHEMA_VERSION`, add the statements that lead to it under the version they start from
+in `MIGRATIONS`, change `TABLES` or `VIEWS` so that a new file is the same as a migrated one, keep a file of
+the old version in tests/storage/fixtures, and tell it in docs/reference/data-file.md. Views hold no data:
+every migration makes them anew.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from leveret.storage.changes import MAX_POSITION
+from leveret.storage.store import NewerSchemaError, NotAStoreError, StoreError
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Mapping
+    from pathlib import Path
+
+APPLICATION_ID: Final = 0x4C565254  # "LVRT"
+SCHEMA_VERSION: Final = 1
+PAGE_BYTES: Final = 8192  # measured: 13 % less CPU than 4096 for messages of 1 KiB, the same for small ones
+POSITION_BITS: Final = MAX_POSITION.bit_length()
+
+# Names are TEXT, or BLOB where their bytes are not UTF-8. `..._json` columns are only for people to read.
+TABLES: Final = (
+    "CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID",
+    "INSERT INTO meta VALUES ('epoch', 0)",
+    """\
+CREATE TABLE exchanges (
+    exchange_id INTEGER PRIMARY KEY,
+    vhost NOT NULL,
+    name NOT NULL,
+    type NOT NULL,
+    auto_delete INTEGER NOT NULL,
+    internal INTEGER NOT NULL,
+    arguments BLOB NOT NULL,
+    arguments_json TEXT,
+    UNIQUE (vhost, name)
+)""",
+    """\
+CREATE TABLE queues (
+    queue_id INTEGER PRIMARY KEY,
+    vhost NOT NULL,
+    name NOT NULL,
+    auto_delete INTEGER NOT NULL,
+    delivered_up_to INTEGER NOT NULL DEFAULT 0,
+    arguments BLOB NOT NULL,
+    arguments_json TEXT,
+    UNIQUE (vhost, name)
+)""",
+    """\
+CREATE TABLE bindings (
+    binding_id INTEGER PRIMARY KEY,
+    vhost NOT NULL,
+    source NOT NULL,
+    destination NOT NULL,
+    to_exchange INTEGER NOT NULL,
+    binding_key NOT NULL,
+    arguments BLOB NOT NULL,
+    arguments_json TEXT,
+    UNIQUE (vhost, source, destination, to_exchange, binding_key, arguments)
+)""",
+    # The messages of a queue lie side by side, in order, and need no second index. The body comes last, so
+    # that nothing else lies behind a long one.
+    f"""\
+CREATE TABLE messages (
+    id INTEGER PRIMARY KEY,  -- queue_id << {POSITION_BITS} | position
+    persistent INTEGER NOT NULL,
+    dead_lettered INTEGER NOT NULL,
+    expires_at_ms INTEGER,
+    checksum INTEGER NOT NULL,  -- CRC-32 of exchange, routing_key, properties and body, one after another
+    exchange NOT NULL,
+    routing_key NOT NULL,
+    properties BLOB NOT NULL,
+    properties_json TEXT,
+    body NOT NULL  -- TEXT if it is text, else BLOB
+)""",
+    "CREATE INDEX transient_messages ON messages (persistent) WHERE persistent = 0",
+    """\
+CREATE TABLE queue_counts (
+    queue_id INTEGER PRIMARY KEY,
+    messages INTEGER NOT NULL,
+    body_bytes INTEGER NOT NULL
+)""",
+    """\
+CREATE TABLE removed_ranges (  -- of messages that are gone; their rows are deleted little by little
+    first_id INTEGER PRIMARY KEY,
+    last_id INTEGER NOT NULL
+)""",
+)
+
+NOT_REMOVED: Final = (
+    "NOT EXISTS (SELECT 1 FROM removed_ranges WHERE messages.id BETWEEN first_id AND last_id)"
+)
+
+VIEWS: Final = {
+    "queue_messages": f"""\
+SELECT
+    queues.vhost,
+    queues.name AS queue,
+    messages.id & {MAX_POSITION} AS position,
+    messages.exchange,
+    messages.routing_key,
+    messages.properties_json AS properties,
+    CASE typeof(messages.body) WHEN 'text' THEN messages.body END AS body,
+    CASE typeof(messages.body)
+        WHEN 'text' THEN length(CAST(messages.body AS BLOB))
+        ELSE length(messages.body)
+    END AS body_bytes,
+    messages.persistent,
+    strftime('%Y-%m-%d %H:%M:%f', messages.expires_at_ms / 1000.0, 'unixepoch') AS expires_at
+FROM queues
+JOIN messages ON messages.id
+    BETWEEN queues.queue_id << {POSITION_BITS} AND queues.queue_id << {POSITION_BITS} | {MAX_POSITION}
+WHERE {NOT_REMOVED}""",
+    "list_queues": """\
+SELECT
+    vhost,
+    name,
+    coalesce(messages, 0) AS messages,
+    coalesce(body_bytes, 0) AS body_bytes,
+    auto_delete,
+    arguments_json AS arguments
+FROM queues LEFT JOIN queue_counts USING (queue_id)""",
+    "list_exchanges": """\
+SELECT vhost, name, type, auto_delete, internal, arguments_json AS arguments
+FROM exchanges""",
+    "list_bindings": """\
+SELECT
+    vhost,
+    source,
+    destination,
+    CASE WHEN to_exchange THEN 'exchange' ELSE 'queue' END AS destination_kind,
+    binding_key,
+    arguments_json AS arguments
+FROM bindings""",
+}
+
+# version -> statements that make the next version of it
+MIGRATIONS: Final[Mapping[int, tuple[str, ...]]] = {}
+
+
+def prepare(
+    connection: sqlite3.Connection,
+    path: Path,
+    migrations: Mapping[int, tuple[str, ...]] = MIGRATIONS,
+    version: int = SCHEMA_VERSION,
+) -> None:
+    """Make the tables in an empty file, or bring those of an older version up to this one, in one
+    transaction.
+
+    Raises:
+        NotAStoreError: the file has something else in it.
+        NewerSchemaError: a later version wrote it.
+    """
+    found = check(connection, path, version)
+    if found == version:
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    if found:
+        for view in VIEWS:
+            connection.execute(f"DROP VIEW IF EXISTS {view}")
+        for step in range(found, version):
+            if step not in migrations:
+                raise StoreError(
+                    f"{path} has the data format {step}, which this version cannot read any more"
+                )
+            for statement in migrations[step]:
+                connection.execute(statement)
+    else:
+        for statement in TABLES:
+            connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    for view, select in VIEWS.items():
+        connection.execute(f"CREATE VIEW {view} AS\n{select}")
+    connection.execute(f"PRAGMA user_version = {version}")
+    connection.execute("COMMIT")
+
+
+def check(connection: sqlite3.Connection, path: Path, version: int = SCHEMA_VERSION) -> int:
+    """Return the schema version of a file; 0 if it is empty. Changes nothing.
+
+    Raises:
+        NotAStoreError: the file has something else in it.
+        NewerSchemaError: a later version wrote it.
+    """
+    (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+    (found,) = connection.execute("PRAGMA user_version").fetchone()
+    (objects,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if application_id == APPLICATION_ID:
+        if found > version:
+            raise NewerSchemaError(
+                f"{path} has the data format {found}, and this version knows formats up to {version}: install"
+                " the version that wrote it, or use another file"
+            )
+        return int(found)
+    if application_id or found or objects:
+        raise NotAStoreError(f"{path} is an SQLite database of another program: use another file")
+    return 0

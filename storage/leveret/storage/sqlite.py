@@ -1,0 +1,347 @@
+"""The default engine: one SQLite file that anybody can open and read.
+
+Theory of operation. Three connections: one writes, one reads, one copies the write-ahead log into the file. A
+batch is one transaction with `synchronous=FULL`: when `apply` returns it is on stable storage. How many
+messages a queue has, and how long they are, is counted in memory and written with each batch, so that a start
+need not look at the messages.
+
+A thread of the store's own does the housekeeping: checkpoints (checkpoint.py) and large removals
+(removal.py). It and the writer take turns by two locks, so that neither can keep the other from its turn.
+
+The first error ends it. SQLite was seen to report success for the commit after one whose fsync had failed, so
+nothing is tried again: every later `apply` is refused, and the log is left as it is for the next start to
+recover.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing, contextmanager
+from threading import Event, Lock, Thread
+from typing import TYPE_CHECKING, Final
+
+from leveret.storage.changes import Batch, QueueDeleted, QueuePurged, Snapshot, StoredContent, StoredMessage
+from leveret.storage.checkpoint import (
+    CHECKPOINT_BYTES,
+    IDLE_CHECKPOINT_BYTES,
+    WAL_FILE_BYTES_MAX,
+    Checkpointer,
+)
+from leveret.storage.connections import (
+    CHECKPOINT_PRAGMAS,
+    READER_PRAGMAS,
+    explain,
+    open_connection,
+    require_place,
+    set_pragmas,
+    set_up_writer,
+)
+from leveret.storage.counts import QueueCounts
+from leveret.storage.definitions import Definitions
+from leveret.storage.lock import FileLock
+from leveret.storage.recovery import recover, snapshot
+from leveret.storage.removal import RemovedRanges
+from leveret.storage.rows import READ, RowWriter, delete_rows, id_range, id_ranges, read_name, stored_message
+from leveret.storage.schema import PAGE_BYTES
+from leveret.storage.store import CorruptMessageError, StaleEpochError, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from leveret.storage.connections import Connect
+
+ROW_BYTES: Final = 200  # of a row beside its body, to estimate what a batch adds to the log
+
+
+def describe_nothing(_: bytes) -> str | None:
+    """Make no JSON of a table."""
+    return None
+
+
+class SqliteStore:
+    """Keeps everything in an SQLite file.
+
+    Args:
+        path: the file; made if it is not there.
+        describe: makes readable JSON of a raw property list, or None. Must not raise.
+        describe_arguments: the same for the raw field table of a queue's, exchange's or binding's arguments.
+        connect: opens a connection; tests hand in one that fails.
+
+    Raises:
+        StoreLockedError: another process has it open.
+        NotAStoreError: the file is not ours.
+        NewerSchemaError: a later version wrote it.
+        StoreError: it cannot be opened.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        describe: Callable[[bytes], str | None],
+        describe_arguments: Callable[[bytes], str | None] = describe_nothing,
+        connect: Connect = open_connection,
+    ) -> None:
+        require_place(path)
+        self._path = path
+        self._failure: StoreError | None = None
+        self._is_closed = False
+        self._next_to_write = Lock()  # held while waiting for `_write_lock`
+        self._write_lock = Lock()
+        self._read_lock = Lock()
+        self._wake = Event()
+        self._housekeeper: Thread | None = None
+        self._file_lock = FileLock(path)
+        self._file_lock.acquire()
+        opened: list[sqlite3.Connection] = []
+        try:
+            opened.append(connect(path, False))
+            set_up_writer(opened[0], path, WAL_FILE_BYTES_MAX)
+            opened.append(connect(path, True))
+            set_pragmas(opened[1], READER_PRAGMAS)
+            opened.append(connect(path, False))
+            set_pragmas(opened[2], CHECKPOINT_PRAGMAS)
+            self._writer, self._reader, self._copier = opened
+            self._reader.text_factory = bytes  # names that are not UTF-8, and checksums of bytes
+            (self._epoch,) = self._writer.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()
+            self._removed = RemovedRanges(self._writer)
+        except BaseException as error:
+            for connection in opened:
+                connection.close()
+            self._file_lock.release()
+            if isinstance(error, sqlite3.Error):
+                raise explain(error, path, "open") from error
+            raise
+        self._checkpointer = Checkpointer(self._copier, self._writing)
+        self._counts = QueueCounts(self._writer)
+        self._rows = RowWriter(self._writer, describe)
+        self._definitions = Definitions(self._writer, describe_arguments)
+
+    def load(self) -> Snapshot:
+        """See `Store.load`."""
+        with self._writing():
+            self._require_usable()
+            try:
+                recover(self._writer, self._removed, self._counts)
+                found = snapshot(self._reader, self._removed, self._counts)
+            except sqlite3.Error as error:
+                raise self._fail(error, "read") from error
+        self._wake_if_needed(CHECKPOINT_BYTES)
+        return found
+
+    def apply(self, batch: Batch) -> None:
+        """See `Store.apply`."""
+        with self._writing():
+            self._require_usable()
+            if batch.epoch < self._epoch:
+                raise StaleEpochError(f"a batch of epoch {batch.epoch} came after epoch {self._epoch}")
+            if not batch and batch.epoch == self._epoch:
+                return
+            before = self._writer.total_changes
+            try:
+                wal_bytes = self._write(batch)
+            except sqlite3.Error as error:
+                raise self._fail(error, "write to") from error
+            except BaseException as error:  # a bug; the transaction is open, so there is no way on
+                self._stop(StoreError(f"a batch for {self._path} could not be written: {error!r}"))
+                raise
+            if self._writer.total_changes != before:
+                self._checkpointer.committed(wal_bytes)
+        self._wake_if_needed(CHECKPOINT_BYTES)
+
+    def read(self, queue_id: int, after: int, up_to: int, limit: int, max_bytes: int) -> list[StoredMessage]:
+        """See `Store.read`."""
+        first, _ = id_range(queue_id)
+        messages: list[StoredMessage] = []
+        body_bytes = 0
+        with self._read_lock:
+            if self._is_closed:
+                raise StoreError("the store is closed")
+            try:
+                # An open cursor would keep the log from beginning anew.
+                with closing(self._reader.execute(READ, (first + after, first + up_to, limit))) as rows:
+                    for row in rows:
+                        message = stored_message(row)
+                        if message is None:
+                            raise self._corrupt(queue_id, row[0] - first)
+                        messages.append(message)
+                        body_bytes += len(message.body)
+                        if body_bytes >= max_bytes:
+                            break
+            except sqlite3.Error as error:
+                raise explain(error, self._path, f"read queue {queue_id} of") from error
+        return messages
+
+    def checkpoint(self) -> None:
+        """See `Store.checkpoint`."""
+        self._wake_if_needed(IDLE_CHECKPOINT_BYTES)
+
+    def close(self) -> None:
+        """See `Store.close`. After an error the log is left as it is.
+
+        Raises:
+            StoreError: the log could not be copied into the file. It is complete, and the next start will
+            try.
+        """
+        if self._is_closed:
+            return
+        with self._read_lock:
+            self._is_closed = True
+        self._wake.set()
+        if self._housekeeper is not None:
+            self._housekeeper.join()
+        try:
+            if self._failure is None:
+                self._copier.execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
+        except sqlite3.Error as error:
+            raise self._fail(error, "write to") from error
+        finally:
+            # The connection that is closed last copies the log and removes it, unless it can only read.
+            last = self._writer if self._failure is None else self._reader
+            for connection in (self._copier, self._writer, self._reader):
+                if connection is not last:
+                    connection.close()
+            last.close()
+            self._file_lock.release()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Be the only one who writes. Who waits is next, however soon the other comes back."""
+        with self._next_to_write:
+            self._write_lock.acquire()
+        try:
+            yield
+        finally:
+            self._write_lock.release()
+
+    def _require_usable(self) -> None:
+        if self._failure is not None:
+            raise StoreError(f"the store has stopped: {self._failure}") from self._failure
+        if self._is_closed:
+            raise StoreError("the store is closed")
+
+    def _fail(self, error: sqlite3.Error, doing: str) -> StoreError:
+        """Refuse everything from now on."""
+        failure = explain(error, self._path, doing)
+        self._stop(failure)
+        return failure
+
+    def _stop(self, failure: StoreError) -> None:
+        self._checkpointer.stop()
+        self._failure = self._failure or failure
+
+    def _write(self, batch: Batch) -> int:
+        """Apply a batch in one transaction.
+
+        Returns:
+            about how many bytes it added to the log.
+        """
+        self._writer.execute("BEGIN IMMEDIATE")
+        if batch.epoch != self._epoch:
+            self._writer.execute("UPDATE meta SET value = ? WHERE key = 'epoch'", (batch.epoch,))
+        for definition in batch.definitions:
+            self._definitions.apply(definition)
+            if isinstance(definition, QueueDeleted):
+                self._delete_messages(definition.queue_id)
+            elif isinstance(definition, QueuePurged):
+                self._purge(definition)
+        wal_bytes = self._enqueue(batch.enqueued, batch.expiries, persistent=True)
+        wal_bytes += self._enqueue(batch.spilled, batch.expiries, persistent=False)
+        self._rows.flush()
+        wal_bytes += self._settle(batch.settled)
+        pages = 2 + len(batch.definitions) + self._counts.save()
+        self._writer.execute("COMMIT")
+        self._epoch = batch.epoch
+        return wal_bytes + pages * PAGE_BYTES
+
+    def _delete_messages(self, queue_id: int) -> None:
+        messages, _ = self._counts.of(queue_id)
+        self._removed.remove(*id_range(queue_id), messages)
+        self._counts.drop(queue_id)
+
+    def _purge(self, purged: QueuePurged) -> None:
+        first, _ = id_range(purged.queue_id)
+        removed = self._removed.remove(first | purged.first, first | purged.last, purged.count)
+        self._counts.add(purged.queue_id, -purged.count, -purged.body_bytes)
+        if removed != purged.count:
+            self._counts.doubt(purged.queue_id)
+
+    def _enqueue(
+        self,
+        by_queue: dict[int, dict[int, StoredContent]],
+        expiries: dict[int, dict[int, int]],
+        persistent: bool,
+    ) -> int:
+        wal_bytes = 0
+        for queue_id, entries in by_queue.items():
+            if not entries:
+                continue
+            if self._removed.ranges:
+                first, _ = id_range(queue_id)
+                self._removed.make_room(first | min(entries), first | max(entries))
+            body_bytes = self._rows.add(queue_id, entries, expiries.get(queue_id, {}), persistent)
+            self._counts.add(queue_id, len(entries), body_bytes)
+            wal_bytes += body_bytes + len(entries) * ROW_BYTES + PAGE_BYTES
+        return wal_bytes
+
+    def _settle(self, by_queue: dict[int, dict[int, int]]) -> int:
+        ranges: list[int] = []
+        wal_bytes = 0
+        expected = 0
+        for queue_id, settled in by_queue.items():
+            if settled:
+                body_bytes = sum(settled.values())
+                ranges += id_ranges(queue_id, settled)
+                self._counts.add(queue_id, -len(settled), -body_bytes)
+                expected += len(settled)
+                wal_bytes += body_bytes + len(settled) * ROW_BYTES
+        if delete_rows(self._writer, ranges) != expected:
+            for queue_id in by_queue:
+                self._counts.doubt(queue_id)
+        return wal_bytes + len(ranges) // 2 * PAGE_BYTES
+
+    def _corrupt(self, queue_id: int, position: int) -> CorruptMessageError:
+        row = self._reader.execute(
+            "SELECT vhost, name FROM queues WHERE queue_id = ?", (queue_id,)
+        ).fetchone()
+        queue = f"queue {read_name(row[1])!r} in vhost {read_name(row[0])!r}" if row else f"queue {queue_id}"
+        first, _ = id_range(queue_id)
+        return CorruptMessageError(
+            f"the message at position {position} of {queue} is damaged in {self._path}: restore a backup, or"
+            " stop the broker and give the message up by"
+            f" DELETE FROM messages WHERE id = {first | position}",
+            queue_id,
+            position,
+        )
+
+    def _wake_if_needed(self, wal_bytes: int) -> None:
+        if not self._removed.ranges and self._checkpointer.pending_bytes < wal_bytes:
+            return
+        if self._housekeeper is None:
+            self._housekeeper = Thread(target=self._keep_house, name="leveret-housekeeper", daemon=True)
+            self._housekeeper.start()
+        self._wake.set()
+
+    def _keep_house(self) -> None:
+        while not self._is_closed and self._failure is None:
+            self._wake.wait()
+            try:
+                self._delete_removed()
+                if self._checkpointer.pending_bytes and not self._is_closed:
+                    self._checkpointer.run()
+            except sqlite3.Error as error:
+                self._fail(error, "write to")
+            self._wake.clear()
+            if self._removed.ranges or self._checkpointer.pending_bytes >= CHECKPOINT_BYTES:
+                self._wake.set()
+
+    def _delete_removed(self) -> None:
+        while self._removed.ranges and not self._is_closed:
+            with self._writing():
+                if self._failure is not None:
+                    return
+                rows = self._removed.delete_some()
+                self._checkpointer.committed(rows * PAGE_BYTES // 4)
+            if self._checkpointer.pending_bytes >= CHECKPOINT_BYTES:
+                self._checkpointer.run()

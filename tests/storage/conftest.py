@@ -1,0 +1,29 @@
+"""Every test that takes `engine` runs over each of them: no test may be able to tell one from another."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .engines import Engine, MemoryEngine, SqliteEngine
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
+    """A started engine, empty."""
+    engine: Engine = MemoryEngine() if request.param == "memory" else SqliteEngine(tmp_path)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def sqlite_engine(tmp_path: Path) -> Iterator[SqliteEngine]:
+    """A started SQLite engine, empty."""
+    engine = SqliteEngine(tmp_path)
+    yield engine
+    engine.close()
