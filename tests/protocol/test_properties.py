@@ -52,6 +52,14 @@ def test_replacing_nothing_changes_nothing(wanted: dict[str, object]) -> None:
     assert replace(raw) == raw
 
 
+@given(values, st.binary(max_size=255), st.binary(max_size=255))
+def test_the_quick_way_to_replace_reply_to_makes_the_same_bytes(
+    wanted: dict[str, object], old: bytes, new: bytes
+) -> None:
+    raw = replace(**{**wanted, "reply_to": old})  # type: ignore[arg-type]  # by name, of the right type
+    assert Properties.parse(raw).replace_reply_to(raw, new) == replace(raw, reply_to=new)
+
+
 @given(values, values, st.sets(st.sampled_from(PROPERTY_NAMES)))
 def test_only_the_named_properties_change(
     before: dict[str, object], after: dict[str, object], names: set[str]

@@ -77,6 +77,7 @@ class Properties:
         "message_id",
         "priority",
         "reply_to",
+        "reply_to_at",
         "timestamp",
         "type",
         "user_id",
@@ -90,6 +91,7 @@ class Properties:
         self.priority: int | None = None
         self.correlation_id: bytes | None = None
         self.reply_to: bytes | None = None
+        self.reply_to_at: int = 0  # where in the property list it begins, with its length
         self.expiration: bytes | None = None
         self.message_id: bytes | None = None
         self.timestamp: int | None = None
@@ -116,6 +118,15 @@ class Properties:
             reason = "is truncated" if position > len(raw) else "has bytes behind its properties"
             raise FieldSyntaxError(f"content header {reason}")
         return properties
+
+    def replace_reply_to(self, raw: bytes, reply_to: bytes) -> bytes:
+        """Put another reply-to into the property list that this was parsed from, which has one.
+
+        The quick form of `replace`, for direct reply-to: each request needs it.
+        """
+        assert self.reply_to is not None
+        at = self.reply_to_at
+        return raw[:at] + len(reply_to).to_bytes(1, "big") + reply_to + raw[at + 1 + len(self.reply_to) :]
 
     @property
     def headers(self) -> tables.Table | None:
@@ -153,6 +164,7 @@ def _read(properties: Properties, raw: bytes) -> int:
         position = start + raw[position]
         properties.correlation_id = raw[start:position]
     if flags & REPLY_TO:
+        properties.reply_to_at = position
         start = position + 1
         position = start + raw[position]
         properties.reply_to = raw[start:position]

@@ -29,7 +29,7 @@ from leveret.protocol.errors import (
 )
 from leveret.protocol.frames import encode_deliveries, encode_get_ok, encode_return
 from leveret.protocol.methods import arguments_of, make
-from leveret.protocol.properties import Properties, replace
+from leveret.protocol.properties import Properties
 
 if TYPE_CHECKING:
     from leveret.broker.model.channel import Channel, Settlement
@@ -110,7 +110,9 @@ def _with_reply_name(channel: Channel, messages: list[Message]) -> list[Message]
     """Put the name of the channel's reply consumer into the reply-to property."""
     if channel.reply_consumer_tag is None:
         raise PreconditionFailed("fast reply consumer does not exist")
-    return _with_properties(messages, replace(messages[0].envelope.raw, reply_to=channel.reply_name.encode()))
+    envelope = messages[0].envelope
+    raw = envelope.fields.replace_reply_to(envelope.raw, channel.reply_name.encode())
+    return _with_properties(messages, raw)
 
 
 def _with_properties(messages: list[Message], raw: bytes) -> list[Message]:
