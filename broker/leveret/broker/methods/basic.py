@@ -91,19 +91,16 @@ def _prepare(channel: Channel, messages: list[Message], mandatory: bool) -> Publ
     if fields.user_id is not None:
         _check_user_id(channel, fields.user_id)
     queue_keys = keys
-    requesters: list[Channel] = []
+    reply_names: list[str] = []
     if not envelope.exchange:
         queue_keys = [key for key in keys if not key.startswith(PREFIX)]
-        for key in keys:
-            requester = vhost.replies.find(key)
-            if requester is not None:
-                requesters.append(requester)
+        reply_names = [key for key in keys if key.startswith(PREFIX)]
     queues: list[Queue] | None = []
     if len(queue_keys) == 1:
         queues = vhost.routes.get((envelope.exchange, queue_keys[0]))
     if queues is None or len(queue_keys) > 1:
         queues = vhost.route(envelope.exchange, queue_keys, fields.headers)
-    return Publish(messages, ttl_ms, queues, requesters, mandatory)
+    return Publish(messages, ttl_ms, queues, reply_names, mandatory)
 
 
 def _with_reply_name(channel: Channel, messages: list[Message]) -> list[Message]:
@@ -138,10 +135,14 @@ def enqueue(channel: Channel, publish: Publish) -> bool:
     """
     messages = publish.messages
     queues = publish.queues
-    for requester in publish.requesters:
-        _deliver_reply(requester, messages)
+    is_reply = False
+    for name in publish.reply_names:
+        requester = channel.vhost.replies.find(name)
+        if requester is not None:
+            _deliver_reply(requester, messages)
+            is_reply = True
     if not queues:
-        if publish.mandatory and not publish.requesters:
+        if publish.mandatory and not is_reply:
             outbox = channel.outbox
             for message in messages:
                 outbox.write(encode_return(channel.number, outbox.frame_max, NO_ROUTE, "NO_ROUTE", message))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from leveret.broker.model.channel import Channel
     from leveret.broker.model.queue import Queue
     from leveret.protocol.content import Message
 
@@ -13,23 +12,23 @@ if TYPE_CHECKING:
 class Publish:
     """Messages of one envelope, checked and routed.
 
-    `queues` holds each queue once; `requesters` are channels that wait for the messages as direct replies.
+    `queues` holds each queue once; `reply_names` are names of direct replies.
     """
 
-    __slots__ = ("body_bytes", "mandatory", "messages", "queues", "requesters", "ttl_ms")
+    __slots__ = ("body_bytes", "mandatory", "messages", "queues", "reply_names", "ttl_ms")
 
     def __init__(
         self,
         messages: list[Message],
         ttl_ms: int,
         queues: list[Queue],
-        requesters: list[Channel],
+        reply_names: list[str],
         mandatory: bool,
     ) -> None:
         self.messages = messages
         self.ttl_ms = ttl_ms  # their own expiration, -1 for none
         self.queues = queues
-        self.requesters = requesters
+        self.reply_names = reply_names
         self.mandatory = mandatory
         body_bytes = 0
         for message in messages:

@@ -147,7 +147,9 @@ class Queue:
         self.page_request: tuple[int, int] | None = (
             None  # (batch, position): page out up to here once that is durable
         )
-        self.load_generation: int = 0  # a read that was asked for before a purge is ignored
+        # A read that was asked for before a purge, or for an earlier queue with this id, is ignored.
+        turn.load_generation += 1
+        self.load_generation: int = turn.load_generation
         # A durable queue delivers once a note that it does is durable: the batch with that note, -1 for none.
         self.note_batch: int = -1 if durable else 0
         self._entries: deque[Entry] = deque()
@@ -289,6 +291,11 @@ class Queue:
                     self._deliver_ready(takers)
         if self._deadlines and self._deadlines[0][0] <= now_ms:
             self.expire(now_ms)
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether the store has something of it: the queue itself, or messages that had no room in memory."""
+        return self.durable or self._spilled_up_to > 0
 
     @property
     def spares_what_is_taken(self) -> bool:
@@ -862,7 +869,7 @@ class Queue:
         self._clear()
         self.is_deleted = True
         self.consumers = []
-        if self.durable or self._spilled_up_to:
+        if self.is_stored:
             self.turn.batch.delete_queue(self.id)
         return count
 
@@ -878,7 +885,8 @@ class Queue:
         self._paged_count = self._paged_bytes = 0
         self.messages_ready = self.messages_bytes = 0
         self._is_loading = False
-        self.load_generation += 1
+        self.turn.load_generation += 1
+        self.load_generation = self.turn.load_generation
 
 
 def _position(entry: Entry) -> int:

@@ -43,6 +43,7 @@ class Turn:
         "deadlines",
         "durable",
         "last_definition_batch",
+        "load_generation",
         "loads",
         "memory_bytes",
         "now_ms",
@@ -57,6 +58,7 @@ class Turn:
         self.touched: dict[Queue, None] = {}  # queues that may have something to deliver, in order
         self.confirming: dict[Channel, None] = {}  # channels with publishes to confirm
         self.dead_letters: deque[DeadLetter] = deque()
+        self.load_generation: int = 0  # highest given to a queue
         self.loads: dict[Queue, None] = {}  # queues whose next messages are to be read back
         self.deadlines: list[
             tuple[int, int, Queue]

@@ -77,8 +77,11 @@ class QueueIds:
         return self._next - 1
 
     def release(self, queue_id: int, batch: int) -> None:
-        """Give an id back once the batch that deletes its queue is durable."""
-        self._released.append((batch, queue_id))
+        """Give an id back once the batch that deletes its queue is durable; 0 if the store knows nothing of it."""
+        if batch:
+            self._released.append((batch, queue_id))
+        else:
+            self._free.append(queue_id)
 
     def reclaim(self, durable: int) -> None:
         """Make ids free again whose batch is durable."""
@@ -387,7 +390,7 @@ class VHost:
         count = queue.deleted()
         if queue.durable:
             self.turn.last_definition_batch = self.turn.batch.number
-        self._queue_ids.release(queue.id, self.turn.batch.number)
+        self._queue_ids.release(queue.id, self.turn.batch.number if queue.is_stored else 0)
         return count
 
     def remove_consumer(self, consumer: Consumer) -> None:
