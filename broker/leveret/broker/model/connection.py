@@ -81,6 +81,11 @@ class Connection:
         """Whether input rests for a batch."""
         return self.wait_for_batch > self.turn.durable
 
+    def drop_held(self) -> None:
+        """Forget what was held: the connection is closed, and nobody may take it for done."""
+        self._held.clear()
+        self.wait_for_batch = 0
+
     def release_held(self) -> None:
         """Send what was held; its batch is durable."""
         for frame in self._held:

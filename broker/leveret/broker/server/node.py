@@ -103,6 +103,7 @@ class Node:
         self._memory_limit: float = inf if settings.memory else settings.message_memory_bytes
         self._in_flight: Batch | None = None  # handed to the store's writer
         self._waiting: dict[Session, None] = {}  # sessions that go on when the store answers
+        self._resumable: dict[Session, None] = {}  # sessions whose peer has read its replies
         self._changed: dict[Session, None] = {}
         self._timers: list[tuple[int, int, Session]] = []  # heap: when, a number, whose
         self._timer_count: int = 0
@@ -167,6 +168,7 @@ class Node:
             self.logged_in(session)
         self.sessions.pop(session, None)
         self._waiting.pop(session, None)
+        self._resumable.pop(session, None)
         self._changed.pop(session, None)
         if self._is_stopping and not self.sessions:
             self._finish_stopping()
@@ -186,6 +188,10 @@ class Node:
         self._waiting[session] = None
         self.session_changed(session)
 
+    def resume_soon(self, session: Session) -> None:
+        """Resume a session in the next turn, which comes at once."""
+        self._resumable[session] = None
+
     def accept_failed(self, error: OSError) -> None:
         """Note that a connection could not be accepted."""
         self.log.error("cannot accept connections", error=str(error))
@@ -197,6 +203,11 @@ class Node:
         self.turn.now_ms = self.clock_ms()
         for answer in self._store.answers():
             self._take_answer(answer)
+        if self._resumable:
+            resumable = self._resumable
+            self._resumable = {}
+            for session in resumable:
+                session.resume()
         self._run_timers()
 
     def catch_up(self) -> None:
@@ -359,7 +370,7 @@ class Node:
 
     def next_wake_ms(self) -> int | None:
         """Return when the next turn is due though no socket is ready; None for never."""
-        if self.turn.touched or self.turn.dead_letters:
+        if self.turn.touched or self.turn.dead_letters or self._resumable:
             return self.turn.now_ms  # since the last turn a client has read what it was sent, or has gone
         due = [heap[0][0] for heap in (self._timers, self.turn.deadlines) if heap]
         return min(due) if due else None

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from leveret.protocol.tables import Table
 
 BUFFER_WHILE_WAITING: Final = 256 * 1024  # bytes taken from the socket while their handling waits
+CHOKED_AT: Final = 4  # times the size at which deliveries pause: so much unread, no more methods are handled
 FAREWELL_MS: Final = 3000  # how long a peer may take to close after our last word
 CLOSE_OK_MAX_S: Final = 30  # how long to wait for connection.close-ok, if heartbeats do not say less
 
@@ -76,6 +77,7 @@ class Session:
         "_hearing_due_ms",
         "_heartbeat_due_ms",
         "_heartbeat_ms",
+        "_is_choked",
         "_is_deaf",
         "_missed",
         "_reader",
@@ -120,6 +122,7 @@ class Session:
         self._auth_failure_close: bool = False
         self._retry: Event | None = None  # an event whose handling waits
         self._channel_of_event: int = 0
+        self._is_choked: bool = False  # the peer does not read its replies, so nothing more is asked for
         self._is_deaf: bool = False  # input is dropped: framing is lost, or everything is said
         # Milliseconds; 0 for none.
         self._deadline_ms: int = node.turn.now_ms + int(node.settings.handshake_timeout_s * 1000)
@@ -160,6 +163,9 @@ class Session:
 
     def output_drained(self) -> None:
         """Output that was full has room again."""
+        if self._is_choked:
+            self._is_choked = False
+            self.node.resume_soon(self)
         if self.connection is not None:
             for channel in self.connection.channels.values():
                 channel.resume_consumers()
@@ -168,8 +174,12 @@ class Session:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether handling of input waits for the store."""
-        return self._retry is not None or (self.connection is not None and self.connection.is_waiting)
+        """Whether handling of input waits for the store, or for the peer to read."""
+        return (
+            self._is_choked
+            or self._retry is not None
+            or (self.connection is not None and self.connection.is_waiting)
+        )
 
     def release_held(self) -> None:
         """Send replies whose batch is durable by now."""
@@ -193,6 +203,9 @@ class Session:
             connection = self.connection
             if connection is not None and connection.is_waiting:
                 self.node.wait(self)
+                break
+            if self._is_choked:
+                self.node.session_changed(self)
                 break
             try:
                 event = self._retry
@@ -284,6 +297,8 @@ class Session:
                 if error.class_id == 0:
                     error.class_id, error.method_id = class_id(method), method_id(method)
                 raise
+            if self.outbox.size > CHOKED_AT * self.outbox.high:
+                self._is_choked = True
 
     # -- channels
 
@@ -316,6 +331,9 @@ class Session:
     # -- errors and the end
 
     def _fail(self, error: AMQPException) -> None:
+        if self.state in (State.CLOSING, State.CLOSED):
+            self._is_deaf = self._is_deaf or self._reader.is_lost
+            return  # it was told already, and its time is running
         number = self._channel_of_event
         is_from_reader = number < 0
         if is_from_reader:
@@ -364,6 +382,8 @@ class Session:
         """Close the connection: give up what it holds, say why, and wait for the answer."""
         if self.state in (State.CLOSING, State.CLOSED):
             return
+        self._retry = None
+        self._is_choked = False
         self._release()
         self._send_close(error)
         self.state = State.CLOSING
@@ -388,7 +408,7 @@ class Session:
         connection = self.connection
         if connection is None:
             return
-        connection.release_held()
+        connection.drop_held()
         for number in list(connection.channels):
             self._reader.discard_channel(number)
             self._close_channel(connection, connection.channels[number])
@@ -397,7 +417,6 @@ class Session:
             connection.vhost.delete_queue(queue)
             for consumer in consumers:
                 consumer.cancelled_by_broker()
-        connection.wait_for_batch = 0
 
     def _finish(self) -> None:
         """Everything is said; the loop flushes and closes."""
@@ -540,7 +559,7 @@ class Session:
             self.outbox.has_written = False
             self._heartbeat_due_ms = now_ms + self._heartbeat_ms // 2
         if self._hearing_due_ms and now_ms >= self._hearing_due_ms:
-            self._missed = 0 if self._heard else self._missed + 1
+            self._missed = 0 if self._heard or self.is_resting else self._missed + 1
             self._heard = False
             if self._missed >= 2:
                 self.node.log.warning(
