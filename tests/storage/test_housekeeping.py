@@ -14,8 +14,9 @@ from leveret.storage import checkpoint, removal
 from leveret.storage.changes import Batch, QueueDeleted
 from leveret.storage.checkpoint import Checkpointer
 from leveret.storage.sqlite import SqliteStore
+from leveret.storage.turns import TurnLock
 
-from .engines import Content, SqliteEngine, bodies, declared, define, enqueue, open_store
+from .engines import Content, SqliteEngine, bodies, declared, define, enqueue, open_store, settle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -152,6 +153,29 @@ class TestCheckpoints:
             sizes.append((tmp_path / "leveret.db-wal").stat().st_size)
         assert max(sizes) < 64 * MIB
         assert len(bodies(store, 1)) == 5000
+
+    def test_the_log_stays_bounded_while_somebody_reads_all_the_time(
+        self, sqlite_engine: SqliteEngine, tmp_path: Path
+    ) -> None:
+        store = sqlite_engine.store
+        define(store, declared(1))
+        enqueue(store, 1, 1, *[b"x" * 1000] * 1000)
+        is_done = threading.Event()
+
+        def read() -> None:
+            while not is_done.is_set():
+                bodies(store, 1)
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        sizes = []
+        for n in range(1, 151):
+            enqueue(store, 1, n * 10_000, b"x" * MIB)
+            settle(store, 1, n * 10_000, body_bytes=MIB)
+            sizes.append((tmp_path / "leveret.db-wal").stat().st_size)
+        is_done.set()
+        reader.join()
+        assert max(sizes) < 64 * MIB
 
     def test_a_checkpoint_is_done_when_asked_for(self, sqlite_engine: SqliteEngine, tmp_path: Path) -> None:
         define(sqlite_engine.store, declared(1))
@@ -295,26 +319,21 @@ class TestPasses:
         assert log.passes == []
 
 
-def test_who_waits_to_write_is_next(sqlite_engine: SqliteEngine) -> None:
-    """A writer that comes back at once does not keep the housekeeper from its turn."""
-    store = sqlite_engine.store
-    assert isinstance(store, SqliteStore)
+def test_who_waits_for_a_turn_is_next() -> None:
+    lock = TurnLock()
     turns: list[str] = []
-    started = threading.Event()
 
     def other() -> None:
-        for _ in range(3):
-            with store._writing():
-                started.set()
-                turns.append("other")
+        with lock:
+            turns.append("other")
 
-    with store._writing():
-        thread = threading.Thread(target=other)
+    thread = threading.Thread(target=other)
+    with lock:
         thread.start()
-        while not store._next_to_write.locked():  # it waits with the turnstile in its hand
-            started.wait(0.001)
+        while not lock.is_awaited:
+            thread.join(0.001)
         turns.append("this")
-    with store._writing():
+    with lock:
         turns.append("this again")
     thread.join()
-    assert turns[:2] == ["this", "other"]
+    assert turns == ["this", "other", "this again"]

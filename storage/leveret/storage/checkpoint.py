@@ -35,7 +35,7 @@ class Checkpointer:
 
     Args:
         connection: the connection.
-        exclusive: gives a context in which nobody commits.
+        exclusive: gives a context in which nobody commits, and no reader of our own is at work.
     """
 
     def __init__(

@@ -6,7 +6,7 @@ messages a queue has, and how long they are, is counted in memory and written wi
 need not look at the messages.
 
 A thread of the store's own does the housekeeping: checkpoints (checkpoint.py) and large removals
-(removal.py). It and the writer take turns by two locks, so that neither can keep the other from its turn.
+(removal.py). It takes turns with the writer, and at the end of a checkpoint with the reader.
 
 The first error ends it. SQLite was seen to report success for the commit after one whose fsync had failed, so
 nothing is tried again: every later `apply` is refused, and the log is left as it is for the next start to
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing, contextmanager
-from threading import Event, Lock, Thread
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Final
 
 from leveret.storage.changes import Batch, QueueDeleted, QueuePurged, Snapshot, StoredContent, StoredMessage
@@ -44,6 +44,7 @@ from leveret.storage.removal import RemovedRanges
 from leveret.storage.rows import READ, RowWriter, delete_rows, id_range, id_ranges, read_name, stored_message
 from leveret.storage.schema import PAGE_BYTES
 from leveret.storage.store import CorruptMessageError, StaleEpochError, StoreError
+from leveret.storage.turns import TurnLock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -87,9 +88,8 @@ class SqliteStore:
         self._path = path
         self._failure: StoreError | None = None
         self._is_closed = False
-        self._next_to_write = Lock()  # held while waiting for `_write_lock`
-        self._write_lock = Lock()
-        self._read_lock = Lock()
+        self._reading = TurnLock()
+        self._writing = TurnLock()
         self._wake = Event()
         self._housekeeper: Thread | None = None
         self._file_lock = FileLock(path)
@@ -113,14 +113,14 @@ class SqliteStore:
             if isinstance(error, sqlite3.Error):
                 raise explain(error, path, "open") from error
             raise
-        self._checkpointer = Checkpointer(self._copier, self._writing)
+        self._checkpointer = Checkpointer(self._copier, self._alone)
         self._counts = QueueCounts(self._writer)
         self._rows = RowWriter(self._writer, describe)
         self._definitions = Definitions(self._writer, describe_arguments)
 
     def load(self) -> Snapshot:
         """See `Store.load`."""
-        with self._writing():
+        with self._writing:
             self._require_usable()
             try:
                 recover(self._writer, self._removed, self._counts)
@@ -132,7 +132,7 @@ class SqliteStore:
 
     def apply(self, batch: Batch) -> None:
         """See `Store.apply`."""
-        with self._writing():
+        with self._writing:
             self._require_usable()
             if batch.epoch < self._epoch:
                 raise StaleEpochError(f"a batch of epoch {batch.epoch} came after epoch {self._epoch}")
@@ -155,7 +155,7 @@ class SqliteStore:
         first, _ = id_range(queue_id)
         messages: list[StoredMessage] = []
         body_bytes = 0
-        with self._read_lock:
+        with self._reading:
             if self._is_closed:
                 raise StoreError("the store is closed")
             try:
@@ -186,7 +186,7 @@ class SqliteStore:
         """
         if self._is_closed:
             return
-        with self._read_lock:
+        with self._reading:
             self._is_closed = True
         self._wake.set()
         if self._housekeeper is not None:
@@ -206,14 +206,10 @@ class SqliteStore:
             self._file_lock.release()
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Be the only one who writes. Who waits is next, however soon the other comes back."""
-        with self._next_to_write:
-            self._write_lock.acquire()
-        try:
+    def _alone(self) -> Iterator[None]:
+        """Neither write nor read meanwhile; a reader of our own would keep the log from beginning anew."""
+        with self._reading, self._writing:
             yield
-        finally:
-            self._write_lock.release()
 
     def _require_usable(self) -> None:
         if self._failure is not None:
@@ -338,7 +334,7 @@ class SqliteStore:
 
     def _delete_removed(self) -> None:
         while self._removed.ranges and not self._is_closed:
-            with self._writing():
+            with self._writing:
                 if self._failure is not None:
                     return
                 rows = self._removed.delete_some()
