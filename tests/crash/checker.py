@@ -35,7 +35,7 @@ channel ends, HELD copies are WAITING again. What is in doubt is kept in doubt, 
   *all* copies in order until the first requeue: that is "a requeued message goes back to its place".
 * **Metadata** is a set of possible states per object: an invocation adds its target, an -ok leaves only the
   target, a look at the object leaves only what was seen. Deleting a queue or an exchange takes its bindings
-  along.
+  along, and a queue's stock of messages.
 
 A message of which every copy has durably ended and whose publish is answered is *retired*: its record is
 thrown away and one byte remains, enough to recognise its return. Memory so grows with what is in flight or in
@@ -45,6 +45,7 @@ doubt, plus a byte for each message.
 from __future__ import annotations
 
 import sys
+from bisect import bisect
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -111,15 +112,13 @@ class Copy:
         "queue",
         "seen",
         "since",
-        "since_life",
         "state",
         "uncertain",
     )
 
-    def __init__(self, queue: str, since: float, since_life: int) -> None:
+    def __init__(self, queue: str, since: float) -> None:
         self.queue = queue
         self.since = since  # when it may first have been in the queue
-        self.since_life = since_life
         self.state = WAITING
         self.seen = False  # a client has got it
         self.life = -1  # the broker's life in which it was last seen
@@ -159,7 +158,7 @@ class Message:
         self.life = life
         self.confirm = OPEN
         self.returned = not (event["mandatory"] and not event["queues"])  # nothing to wait for, or it came
-        self.copies = [Copy(sys.intern(queue), event["t"], life) for queue in event["queues"]]
+        self.copies = [Copy(sys.intern(queue), event["t"]) for queue in event["queues"]]
 
     def __str__(self) -> str:
         return f"message {self.channel.name}:{self.n}"
@@ -227,14 +226,12 @@ class QueueView:
 
 @dataclass
 class Metadata:
-    """The states an object may be in: there (True), not there (False), or in doubt (both)."""
+    """The states an object may be in: there (True) or not (False); for a stock, the number of messages."""
 
-    possible: set[bool]
+    possible: set[int]
     exchange: str | None = None  # of a binding
-    queue: str | None = None  # of a binding
-    before: set[bool] | None = (
-        None  # of a binding: its states before a deletion in doubt of its exchange or queue
-    )
+    queue: str | None = None  # of a binding or stock
+    before: set[int] | None = None  # its states before a deletion in doubt of its exchange or queue
 
 
 class Checker:
@@ -247,7 +244,7 @@ class Checker:
         self.t = 0.0
         self.life = 0  # how many times the broker was started again
         self.down = False
-        self.last_kill = 0.0
+        self._kills: list[float] = []
         self.oldest_return_s = 0.0  # the age, at the kill, of the oldest settlement that was undone
         self._channels: dict[str, Channel] = {}
         self._queues: dict[str, QueueView] = {}
@@ -313,7 +310,7 @@ class Checker:
 
     def _kill(self, event: Event) -> None:
         if not self.down:  # killed again while it starts, it had no time to forget anything
-            self.last_kill = self.t
+            self._kills.append(self.t)
         self.down = True
         for _, _, copy, _ in self._recent:
             copy.uncertain = True
@@ -489,7 +486,8 @@ class Checker:
         else:
             self.counts["settled and came back"] += 1
             if copy.holder is None or not copy.holder.cut:
-                self.oldest_return_s = max(self.oldest_return_s, self.last_kill - copy.ended)
+                kill = self._kills[min(bisect(self._kills, copy.ended), len(self._kills) - 1)]
+                self.oldest_return_s = max(self.oldest_return_s, kill - copy.ended)
             self._came_back += 1
             if self._came_back == self.limits.ack_window_count + 1:
                 self._report(
@@ -518,8 +516,7 @@ class Checker:
     ) -> None:
         if redelivered:
             self.counts["redelivered"] += 1
-            doubt = copy.since_life != self.life or queue.closing or copy.since <= queue.doubt_until
-            if not copy.seen and not doubt:
+            if not copy.seen and not queue.closing and copy.since > queue.doubt_until:
                 self._report("P4", "redelivered the first time", f"{message} from {queue.name}")
         elif copy.seen:
             self._report(
@@ -579,7 +576,7 @@ class Checker:
             copy.state = DROPPED
             dead = self._queue(copy.queue).dead
             if dead is not None:
-                copy.dead = Copy(dead, self.t, self.life)
+                copy.dead = Copy(dead, self.t)
         else:
             copy.state = ACKED
         copy.ended = self.t
@@ -696,44 +693,44 @@ class Checker:
     # Metadata
 
     def _change(self, event: Event) -> None:
-        target = event["op"] == "declare"
+        target: int = event.get("target", event["op"] == "declare")
         state = self._object(event)
         if event["phase"] == "invoke":
             state.possible = state.possible | {target}
         elif event["phase"] == "ok":
             state.possible = {target}
-        if target or event["kind"] == "binding":
+        if event["op"] == "declare":
             return
-        for binding in self._bindings_of(event["kind"], event["name"]):
+        for part in self._parts_of(event["kind"], event["name"]):
             if event["phase"] == "invoke":
-                binding.before = binding.possible
-                binding.possible = binding.possible | {False}
+                part.before = part.possible
+                part.possible = part.possible | {False}
             elif event["phase"] == "ok":
-                binding.possible, binding.before = {False}, None
+                part.possible, part.before = {False}, None
 
     def _observe(self, event: Event) -> None:
         state = self._object(event)
         found = event["found"]
         name = f"{event['kind']} {event['name']}"
-        if found not in (True, False):
+        if isinstance(found, str):
             self._report("P7", "changed", f"{name} is not as declared: {event.get('text', '')}")
             return
         if found not in state.possible:
-            if found:
-                self._report(
-                    "P7", "not gone", f"{name} is there, and its deletion was answered (or it was never made)"
-                )
-            else:
-                self._report("P7", "lost", f"{name} is not there, and its declaration was answered")
+            self._report("P7", *self._describe(event["kind"], name, found, state))
         state.possible = {found}
-        if event["kind"] == "binding":
-            return
-        for binding in self._bindings_of(event["kind"], event["name"]):
+        for part in self._parts_of(event["kind"], event["name"]):
             if not found:
-                binding.possible = {False}
-            elif binding.before is not None:  # it was not deleted, so neither were its bindings
-                binding.possible = binding.before
-            binding.before = None
+                part.possible = {False}
+            elif part.before is not None:  # it was not deleted, so neither were its parts
+                part.possible = part.before
+            part.before = None
+
+    def _describe(self, kind: str, name: str, found: int, state: Metadata) -> tuple[str, str]:
+        if kind == "stock":
+            return "wrong count", f"{name} has {found} messages, not {sorted(state.possible)}"
+        if found:
+            return "not gone", f"{name} is there, and its deletion was answered (or it was never made)"
+        return "lost", f"{name} is not there, and its declaration was answered"
 
     def _object(self, event: Event) -> Metadata:
         key = (event["kind"], event["name"])
@@ -742,11 +739,14 @@ class Checker:
             state = self._objects[key] = Metadata({False}, event.get("exchange"), event.get("queue"))
         return state
 
-    def _bindings_of(self, kind: str, name: str) -> list[Metadata]:
+    def _parts_of(self, kind: str, name: str) -> list[Metadata]:
+        """Return the bindings of an exchange, the bindings and the stock of a queue."""
+        if kind not in ("exchange", "queue"):
+            return []
         return [
             state
             for (other, _), state in self._objects.items()
-            if other == "binding" and (state.queue if kind == "queue" else state.exchange) == name
+            if other in ("binding", "stock") and (state.queue if kind == "queue" else state.exchange) == name
         ]
 
     # The end

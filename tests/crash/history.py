@@ -33,10 +33,12 @@ Events
     closed    channel                      closed in order: the broker has answered the close
     lost      channel [own]                the connection is gone, or (own true) about to be cut by the client
     refused   channel text                 the broker closed the channel or connection, or broke the protocol
-    change    phase op kind name [exchange queue]
+    change    phase op kind name [exchange queue target]
               phase: invoke, ok, unknown (the connection died first); op: declare, delete; kind: queue,
-              exchange, binding (a bind is the declare of a binding, which names its exchange and queue)
-    observe   kind name found [text]       what a look at an object says: true, false, or "different"
+              exchange, binding (a bind is the declare of a binding, which names its exchange and queue), or
+              stock (so many messages in a queue that nobody consumes; target is the number)
+    observe   kind name found [text]       what a look at an object says: true, false, a stock's number of
+              messages, or "different"
     drained   queue messages               the count at the end, nothing unacked
 """
 

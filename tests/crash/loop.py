@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 DRAIN_DEADLINE_S = 180.0
 NOTICE_DEADLINE_S = 30.0
+BACKLOG = 3000  # messages in all queues at which publishers pause
+LONG_BACKLOG = 12_000  # the same, in a life without consumers
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Plan:
     kills: int = 20
     shortest_s: float = 0.3
     longest_s: float = 5.0
+    rest: float = 0.25  # of the lives have no consumers
     last_s: float = 2.0  # the last life under load, which ends without a kill
     publishers: int = 4
     largest_body: int = 65536
@@ -135,8 +138,10 @@ class Run:
             client.start()
         shared.gate.open()
         for _ in range(self.plan.kills):
+            self._let_rest(consumers=self._random.random() < self.plan.rest)
             self._let_live(self._random.uniform(self.plan.shortest_s, self.plan.longest_s))
             self._die()
+        self._let_rest(consumers=False)
         self._let_live(self.plan.last_s)
         shared.calm.set()
         self._end([*publishers, administrator])
@@ -169,6 +174,14 @@ class Run:
             if self._shared.errors:
                 raise self._shared.errors[0]
             time.sleep(min(0.05, max(0.0, deadline - time.monotonic())))
+
+    def _let_rest(self, *, consumers: bool) -> None:
+        """Let consumers rest in this life and queues grow, or not."""
+        if consumers:
+            self._shared.resting.set()
+        else:
+            self._shared.resting.clear()
+        self._shared.backlog_limit = LONG_BACKLOG if consumers else BACKLOG
 
     def _die(self) -> None:
         """Kill the broker and start it again."""
@@ -251,11 +264,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--running", type=int, metavar="PORT", help="work with a running broker, and kill nobody"
     )
-    parser.add_argument("--directory", type=Path, help="keep data and history here")
+    parser.add_argument("--directory", type=Path, help="an empty directory for data and history")
     options = parser.parse_args(arguments)
     print(f"seed {options.seed}", flush=True)
     directory = options.directory or Path(tempfile.mkdtemp(prefix="leveret-crash-"))
     directory.mkdir(parents=True, exist_ok=True)
+    if any(directory.iterdir()):
+        parser.error(f"{directory} is not empty: old data would look like a violation")
     print(f"data and history in {directory}", flush=True)
     kills = 0 if options.running else options.kills
     limits = Limits(ack_window_s=options.ack_window)

@@ -320,8 +320,9 @@ def test_a_new_consumer_gets_nothing_older_than_what_was_seen_before(story: Stor
 
 
 def test_messages_that_come_back_in_another_order_after_a_kill_are_named(story: Story) -> None:
+    story.consume("c", "a")
     story.send(1, 2)
-    story.kill("p")
+    story.kill("p", "c")
     story.consume("c", "a")
     story.consume("d", "a")
     story.take("c", 2, 1, again=True)
@@ -357,6 +358,14 @@ def test_a_delivery_that_may_have_died_unread_may_be_marked_redelivered(story: S
     story.end("c", "lost", own=True)
     story.take("d", 1, again=True)
     assert story.verdict() == []
+
+
+def test_a_kill_does_not_excuse_a_redelivered_mark_on_what_nobody_could_get(story: Story) -> None:
+    story.send(1)
+    story.kill("p")
+    story.consume("c", "a")
+    story.take("c", 1, again=True)
+    assert story.verdict() == ["P4 redelivered the first time"]
 
 
 def test_a_delivery_may_have_died_unread_while_its_channel_was_closed(story: Story) -> None:
@@ -550,7 +559,7 @@ def test_a_publish_without_an_answer_is_named(story: Story) -> None:
 # P7
 
 
-def change(story: Story, op: str, kind: str, name: str, *, phase: str = "ok", **fields: str) -> None:
+def change(story: Story, op: str, kind: str, name: str, *, phase: str = "ok", **fields: object) -> None:
     """Tell of a change of metadata that ended in this phase."""
     story.add("change", phase="invoke", op=op, kind=kind, name=name, **fields)
     if phase != "invoke":
@@ -620,6 +629,35 @@ def test_a_binding_that_outlives_its_queue_is_named(story: Story) -> None:
     story.add("observe", kind="queue", name="q", found=True)
     story.add("observe", kind="binding", name="x-q", found=True)
     assert story.verdict() == ["P7 not gone"]
+
+
+def test_a_count_that_no_answer_explains_is_named(story: Story) -> None:
+    change(story, "declare", "stock", "q", target=10, queue="q")
+    change(story, "declare", "stock", "q", phase="unknown", target=15, queue="q")
+    story.kill()
+    story.add("observe", kind="stock", name="q", found=12)
+    assert story.verdict() == ["P7 wrong count"]
+
+
+def test_messages_of_a_queue_that_was_not_deleted_after_all_are_all_there(story: Story) -> None:
+    change(story, "declare", "queue", "q")
+    change(story, "declare", "stock", "q", target=10, queue="q")
+    change(story, "delete", "queue", "q", phase="unknown")
+    story.kill()
+    story.add("observe", kind="queue", name="q", found=True)
+    story.add("observe", kind="stock", name="q", found=0)
+    assert story.verdict() == ["P7 wrong count"]
+
+
+def test_messages_of_a_deleted_queue_do_not_come_back(story: Story) -> None:
+    change(story, "declare", "queue", "q")
+    change(story, "declare", "stock", "q", target=10, queue="q")
+    change(story, "delete", "queue", "q")
+    change(story, "declare", "queue", "q")
+    story.kill()
+    story.add("observe", kind="queue", name="q", found=True)
+    story.add("observe", kind="stock", name="q", found=10)
+    assert story.verdict() == ["P7 wrong count"]
 
 
 def test_a_routable_message_that_is_returned_shows_a_lost_binding(story: Story) -> None:

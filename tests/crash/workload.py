@@ -88,9 +88,10 @@ class Shared:
     host: str = "127.0.0.1"
     gate: Gate = field(default_factory=Gate)
     calm: threading.Event = field(default_factory=threading.Event)  # no more rejections and disconnections
+    resting: threading.Event = field(default_factory=threading.Event)  # nobody consumes, queues grow long
     errors: list[BaseException] = field(default_factory=list)  # of the test programme itself
     backlog: int = 0  # about how many copies wait; publishers pause when there are many
-    backlog_limit: int = 3000
+    backlog_limit: int = 0
     largest_body: int = 65536
 
 
@@ -127,7 +128,9 @@ class Client:
     def _run(self) -> None:
         try:
             while not self.stopping.is_set():
-                if self.shared.gate.enter(self.name, timeout=0.1):
+                if self.pausing():
+                    time.sleep(0.02)
+                elif self.shared.gate.enter(self.name, timeout=0.1):
                     try:
                         self._work()
                     finally:
@@ -163,6 +166,10 @@ class Client:
             time.sleep(0.1)
         finally:
             connection.cut()
+
+    def pausing(self) -> bool:
+        """Return whether no session is wanted now."""
+        return False
 
     def session(self, connection: Connection) -> None:
         """Do the client's work; return after a close in order (and its event), raise Gone or Refused
@@ -303,8 +310,12 @@ class Consumer(Client):
         self._closing = False
         self.last_delivery = 0.0
 
+    def pausing(self) -> bool:
+        """Return whether consumers rest."""
+        return self.shared.resting.is_set()
+
     def session(self, connection: Connection) -> None:
-        """Consume until told to stop."""
+        """Consume until told to stop or to rest."""
         self._held = {}
         self._closing = False
         prefetch = self.random.choice((10, 30, 100))
@@ -316,7 +327,7 @@ class Consumer(Client):
             self.history.add("consume", channel=self.channel, queue=queue)
             consume = commands.Basic.Consume(queue=queue, consumer_tag=queue)
             connection.call(1, consume, commands.Basic.ConsumeOk)
-        while not self.stopping.is_set():
+        while not self.stopping.is_set() and not self.pausing():
             fresh = self._record(connection.read(0.02))
             calm = self.shared.calm.is_set()
             if not calm and self.random.random() < self.disconnect:
@@ -420,6 +431,7 @@ class Administrator(Client):
 
     kind = "administrator"
     pause_s = 0.005
+    stock_limit = 10_000
 
     def __init__(self, shared: Shared, number: int = 1) -> None:
         super().__init__(shared, number)
@@ -428,6 +440,8 @@ class Administrator(Client):
         self._queues: dict[str, dict[str, FieldValue]] = {
             name(f"admin.q{i}"): {"x-max-length": 1000 + i} if i % 2 else {} for i in range(5)
         }
+        self._stocks = [name(f"admin.stock{i}") for i in range(2)]
+        self._stock: dict[str, int] = {}  # queue -> messages, when last known
         self._there: set[tuple[str, str]] = set()  # (kind, name) of what was there when last seen
         self._number = 1  # of the open AMQP channel
 
@@ -439,7 +453,7 @@ class Administrator(Client):
     def objects(self) -> list[tuple[str, str, str, str]]:
         """Return (kind, name, exchange, queue) of every object there can be."""
         objects = [("exchange", exchange, exchange, "") for exchange in self._exchanges]
-        objects += [("queue", queue, "", queue) for queue in self._queues]
+        objects += [("queue", queue, "", queue) for queue in (*self._queues, *self._stocks)]
         objects += [("binding", self.binding(x, q), x, q) for x in self._exchanges for q in self._queues]
         return objects
 
@@ -448,7 +462,10 @@ class Administrator(Client):
         self._number = 1
         self.look(connection)
         while not self.stopping.is_set():
-            self._change(connection)
+            if self.random.random() < 0.1:
+                self._change_stock(connection)
+            else:
+                self._change(connection)
             time.sleep(self.pause_s)
         self.look(connection)
         self.history.add("closed", channel=self.channel)
@@ -463,6 +480,15 @@ class Administrator(Client):
                 self._there.add((kind, name))
             fields = {"exchange": exchange, "queue": queue} if kind == "binding" else {}
             self.history.add("observe", kind=kind, name=name, found=found, text=text, **fields)
+        for queue in self._stocks:
+            if ("queue", queue) in self._there:
+                passive = commands.Queue.Declare(queue=queue, passive=True)
+                declared = connection.call(self._number, passive, commands.Queue.DeclareOk)
+                self._observe_stock(queue, declared.message_count)
+
+    def _observe_stock(self, queue: str, messages: int | None) -> None:
+        self._stock[queue] = messages or 0
+        self.history.add("observe", kind="stock", name=queue, found=self._stock[queue], queue=queue)
 
     def _find(self, connection: Connection, kind: str, exchange: str, queue: str) -> tuple[bool | str, str]:
         """Return whether the object is there (or "different"), and a text."""
@@ -569,6 +595,43 @@ class Administrator(Client):
         self.history.add("change", phase="ok", **fields)
         self._note(op, kind, name, exchange, queue)
 
+    def _change_stock(self, connection: Connection) -> None:
+        """Put messages into a queue, all or none of them, or purge it."""
+        queue = self.random.choice(self._stocks)
+        if ("queue", queue) not in self._there:
+            return
+        target = self._stock.get(queue, 0) + self.random.choice((1, 10, 300, 3000))
+        if target > self.stock_limit or self.random.random() < 0.2:
+            target = 0
+        fields: dict[str, object] = {"op": "declare", "kind": "stock", "name": queue, "queue": queue}
+        if target == 0:  # its answer tells how many there were
+            passive = commands.Queue.Declare(queue=queue, passive=True)
+            declared = connection.call(self._number, passive, commands.Queue.DeclareOk)
+            self._observe_stock(queue, declared.message_count)
+        self.history.add("change", phase="invoke", target=target, **fields)
+        try:
+            if target:
+                self._fill(connection, queue, target - self._stock.get(queue, 0))
+            else:
+                connection.call(self._number, commands.Queue.Purge(queue=queue), commands.Queue.PurgeOk)
+        except Gone:
+            self.history.add("change", phase="unknown", target=target, **fields)
+            raise
+        self.history.add("change", phase="ok", target=target, **fields)
+        self._stock[queue] = target
+
+    def _fill(self, connection: Connection, queue: str, messages: int) -> None:
+        """Publish to a queue in a transaction."""
+        self._number += 1
+        connection.call(self._number, commands.Channel.Open(), commands.Channel.OpenOk)
+        connection.call(self._number, commands.Tx.Select(), commands.Tx.SelectOk)
+        one = method_frame(self._number, commands.Basic.Publish(exchange="", routing_key=queue))
+        one += content_frames(self._number, b"\x10\x00\x02", b"stock" * 50, connection.frame_max)
+        connection.send(one * messages)
+        connection.call(self._number, commands.Tx.Commit(), commands.Tx.CommitOk)
+        connection.close_channel(self._number)
+        self._number -= 1
+
     def _note(self, op: str, kind: str, name: str, exchange: str, queue: str) -> None:
         if op == "declare":
             self._there.add((kind, name))
@@ -577,19 +640,20 @@ class Administrator(Client):
         if kind == "exchange":
             self._there -= {("binding", self.binding(exchange, other)) for other in self._queues}
         elif kind == "queue":
+            self._stock[queue] = 0
             self._there -= {("binding", self.binding(other, queue)) for other in self._exchanges}
 
     def _declare_exchange(self, name: str) -> commands.Exchange.Declare:
         return commands.Exchange.Declare(exchange=name, exchange_type="direct", durable=True)
 
     def _declare_queue(self, name: str) -> commands.Queue.Declare:
-        return commands.Queue.Declare(queue=name, durable=True, arguments=self._queues[name])
+        return commands.Queue.Declare(queue=name, durable=True, arguments=self._queues.get(name, {}))
 
     def clean_up(self, connection: Connection) -> None:
         """Delete all it may have made."""
         for exchange in self._exchanges:
             connection.call(1, commands.Exchange.Delete(exchange=exchange), commands.Exchange.DeleteOk)
-        for queue in self._queues:
+        for queue in (*self._queues, *self._stocks):
             connection.call(1, commands.Queue.Delete(queue=queue), commands.Queue.DeleteOk)
 
 
