@@ -244,7 +244,8 @@ class Checker:
         self.t = 0.0
         self.life = 0  # how many times the broker was started again
         self.down = False
-        self._kills: list[float] = []
+        self._kills: list[float] = []  # when the broker was killed, and not up again since the kill before
+        self._starts: list[float] = []  # when it was up again
         self.oldest_return_s = 0.0  # the age, at the kill, of the oldest settlement that was undone
         self._channels: dict[str, Channel] = {}
         self._queues: dict[str, QueueView] = {}
@@ -318,6 +319,7 @@ class Checker:
     def _ready(self, event: Event) -> None:
         self.down = False
         self.life += 1
+        self._starts.append(self.t)
         self._came_back = 0
         for queue in self._queues.values():
             queue.floors.clear()
@@ -486,8 +488,9 @@ class Checker:
         else:
             self.counts["settled and came back"] += 1
             if copy.holder is None or not copy.holder.cut:
-                kill = self._kills[min(bisect(self._kills, copy.ended), len(self._kills) - 1)]
-                self.oldest_return_s = max(self.oldest_return_s, kill - copy.ended)
+                undone = bisect(self._starts, copy.ended)  # by the kill before the first start after it
+                if undone < len(self._starts):
+                    self.oldest_return_s = max(self.oldest_return_s, self._kills[undone] - copy.ended)
             self._came_back += 1
             if self._came_back == self.limits.ack_window_count + 1:
                 self._report(
