@@ -6,11 +6,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .engines import Engine, MemoryEngine, SqliteEngine
+from .engines import Engine, MemoryEngine, SqliteEngine, fast_directory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A directory whose syncs take no time, where the system has one."""
+    with fast_directory() as directory:
+        yield directory
 
 
 @pytest.fixture(params=["memory", "sqlite"])

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,7 +12,7 @@ from leveret.storage import removal, rows
 from leveret.storage.changes import Batch, QueueDelivered, StoredMessage, StoredQueue
 from leveret.storage.sqlite import SqliteStore
 
-from .engines import Content, Engine, MemoryEngine, SqliteEngine, declared, everything
+from .engines import Content, Engine, MemoryEngine, SqliteEngine, declared, everything, fast_directory
 
 QUEUE_IDS = (1, 2, 5)
 PARTS = [b"", b"text", b"\x00\xff", "é".encode(), b"x" * 300]
@@ -175,8 +173,8 @@ def play(engine: Engine, history: History) -> None:
 
 def play_on_a_file(history: History) -> None:
     """Play a history on a new data file."""
-    with TemporaryDirectory() as directory:
-        play(SqliteEngine(Path(directory)), history)
+    with fast_directory() as directory:
+        play(SqliteEngine(directory), history)
 
 
 @given(steps)
