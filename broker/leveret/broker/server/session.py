@@ -517,6 +517,7 @@ class Session:
         self.connection = connection
         self._reader.is_running = True
         self._deadline_ms = 0
+        self.node.set_timer(self, self.next_timer_ms())
         self._send(make(commands.Connection.OpenOk))
         self.node.log.info(
             "connection opened",
