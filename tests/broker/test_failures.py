@@ -77,7 +77,7 @@ def os_error(number: int) -> OSError:
     ],
 )
 def test_a_failure_is_one_line_with_the_way_out(error: Exception, text: str, exit_code: int) -> None:
-    failure = explain(error, SETTINGS)
+    failure = explain(error, SETTINGS, proc=Path("/nobody-is-in-the-way"))
     assert (failure.text, failure.exit_code, failure.is_bug) == (text, exit_code, False)
 
 

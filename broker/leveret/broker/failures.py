@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Final
 
 from leveret.broker.config import EX_CONFIG, ConfigError
 from leveret.broker.logs import brief, one_line
-from leveret.broker.occupants import file_occupant, port_occupant
+from leveret.broker.occupants import PROC, file_occupant, port_occupant
 from leveret.storage.store import NewerSchemaError, NotAStoreError, StoreError, StoreLockedError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from leveret.broker.config import Settings
 
 EX_FAILURE: Final = 1
@@ -30,19 +32,19 @@ class Failure:
     is_bug: bool = False  # nobody foresaw it: the traceback is worth showing
 
 
-def explain(error: BaseException, settings: Settings) -> Failure:
-    """Return what to say about an error that ended the broker."""
+def explain(error: BaseException, settings: Settings, proc: Path = PROC) -> Failure:
+    """Return what to say about an error that ended the broker; `proc` is where to look for who is in the way."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]  # a nursery wraps what it raises
     match error:
         case ConfigError():
             return Failure(str(error), error.exit_code)
         case StoreError():
-            return _explain_store(error, settings)
+            return _explain_store(error, settings, proc)
         case OSError() if error.filename is not None:
             return Failure(f"{error.filename}: {error.strerror}", EX_IOERR)
         case OSError():
-            return _explain_listen(error, settings)
+            return _explain_listen(error, settings, proc)
         case _:
             more = "" if settings.log_level == "debug" else " (--log-level debug shows all of it)"
             return Failure(
@@ -50,11 +52,11 @@ def explain(error: BaseException, settings: Settings) -> Failure:
             )
 
 
-def _explain_store(error: StoreError, settings: Settings) -> Failure:
+def _explain_store(error: StoreError, settings: Settings, proc: Path) -> Failure:
     text = one_line(str(error)) or f"{settings.data} cannot be used"
     match error:
         case StoreLockedError():
-            occupant = file_occupant(settings.data)
+            occupant = file_occupant(settings.data, proc)
             by = f"; it is {occupant}" if occupant else ""
             return Failure(f"{text} (--data FILE, or --memory){by}", EX_TEMPFAIL)
         case NotAStoreError() | NewerSchemaError():
@@ -63,11 +65,11 @@ def _explain_store(error: StoreError, settings: Settings) -> Failure:
             return Failure(f"{text}; nothing was confirmed that is not on disk", EX_IOERR)
 
 
-def _explain_listen(error: OSError, settings: Settings) -> Failure:
+def _explain_listen(error: OSError, settings: Settings, proc: Path) -> Failure:
     host, port = settings.host, settings.port
     match error.errno:
         case errno.EADDRINUSE:
-            occupant = port_occupant(port)
+            occupant = port_occupant(port, proc)
             by = f" ({occupant})" if occupant else ""
             return Failure(
                 f"port {port} is in use{by}; stop that program, or choose another port with --port, for"

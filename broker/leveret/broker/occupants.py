@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+PROC: Final = Path("/proc")
 _LISTEN: Final = "0A"
 
 
-def port_occupant(port: int, proc: Path = Path("/proc")) -> str:
+def port_occupant(port: int, proc: Path = PROC) -> str:
     """Return who listens on a TCP port, as `beam.smp, pid 4711`; empty if that cannot be seen."""
     links = {f"socket:[{inode}]" for inode in _listening_inodes(port, proc)}
     return _describe(proc, _processes_with(links, proc)) if links else ""
 
 
-def file_occupant(path: Path, proc: Path = Path("/proc")) -> str:
+def file_occupant(path: Path, proc: Path = PROC) -> str:
     """Return another process that has a file open, or a file beside it whose name begins with its name."""
     start = str(path.resolve())
     others = (
