@@ -33,7 +33,7 @@ class Failure:
 
 
 def explain(error: BaseException, settings: Settings, proc: Path = PROC) -> Failure:
-    """Return what to say about an error that ended the broker; `proc` is where to look for who is in the way."""
+    """Return what to say about an error that ended the broker; `proc` shows who is in the way."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]  # a nursery wraps what it raises
     match error:
