@@ -7,7 +7,7 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
@@ -186,20 +186,27 @@ class TestErrors:
                 define(store, declared(1))
         store.close()
 
-    def test_a_describer_that_fails_confirms_nothing(self, tmp_path: Path) -> None:
+    def test_a_batch_that_cannot_be_read_confirms_nothing(self, store: SqliteStore, tmp_path: Path) -> None:
+        batch = Batch(1)
+        batch.enqueue(1, 2, [Content(b"lost"), Content(cast("bytes", None))])  # a bug
+        with pytest.raises(StoreError, match="TypeError"):
+            store.apply(batch)
+        with pytest.raises(StoreError, match=r"stopped.*TypeError"):
+            enqueue(store, 1, 2, b"refused")
+        store.close()
+        again = open_store(tmp_path / "leveret.db")
+        assert bodies(again, 1) == {1: b"confirmed"}
+        again.close()
+
+    def test_a_message_whose_properties_cannot_be_described_is_stored(self, tmp_path: Path) -> None:
         def fail(_: bytes) -> str:
             raise ZeroDivisionError
 
-        store = SqliteStore(tmp_path / "leveret.db", describe=fail)
+        store = SqliteStore(tmp_path / "leveret.db", describe=fail, describe_arguments=fail)
         define(store, declared(1))
-        with pytest.raises(ZeroDivisionError):
-            enqueue(store, 1, 1, b"lost")
-        with pytest.raises(StoreError, match=r"stopped.*ZeroDivisionError"):
-            enqueue(store, 1, 1, b"refused")
+        enqueue(store, 1, 1, b"a")
+        assert bodies(store, 1) == {1: b"a"}
         store.close()
-        again = open_store(tmp_path / "leveret.db")
-        assert again.load().queues[0].messages == 0
-        again.close()
 
 
 class TestKill:

@@ -27,7 +27,7 @@ class Definitions:
 
     Args:
         connection: where to write, inside a transaction of the caller's.
-        describe: makes readable JSON of a raw field table.
+        describe: makes readable JSON of a raw field table, or None.
     """
 
     def __init__(self, connection: sqlite3.Connection, describe: Callable[[bytes], str | None]) -> None:
@@ -102,7 +102,7 @@ class Definitions:
                 assert_never(definition)
 
     def _arguments(self, arguments: bytes) -> tuple[bytes, str | None]:
-        return arguments, readable(self._describe(arguments))
+        return arguments, readable(self._describe, arguments)
 
 
 def read_exchanges(connection: sqlite3.Connection) -> list[ExchangeDeclared]:

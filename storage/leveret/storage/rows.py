@@ -80,8 +80,12 @@ def read_name(name: bytes) -> str:
     return name.decode("utf-8", "surrogateescape")
 
 
-def readable(text: str | None) -> str | None:
+def readable(describe: Callable[[bytes], str | None], table: bytes) -> str | None:
     """Return JSON that can be stored as text: bytes that were not UTF-8 become JSON's own escapes."""
+    try:
+        text = describe(table)
+    except Exception:  # a table that nobody can read is no reason not to keep the message
+        return None
     if text is None or text.isascii():
         return text
     return text.encode("utf-8", "backslashreplace").decode()
@@ -104,7 +108,7 @@ class RowWriter:
 
     Args:
         connection: where to insert them, inside a transaction of the caller's.
-        describe: makes readable JSON of a raw property list.
+        describe: makes readable JSON of a raw property list, or None.
     """
 
     def __init__(self, connection: sqlite3.Connection, describe: Callable[[bytes], str | None]) -> None:
@@ -191,7 +195,7 @@ class RowWriter:
                 stored_name(exchange),
                 stored_name(routing_key),
                 bytearray(properties),
-                readable(self._describe(properties)),
+                readable(self._describe, properties),
                 checksum_seed(
                     exchange.encode("utf-8", "surrogateescape"),
                     routing_key.encode("utf-8", "surrogateescape"),

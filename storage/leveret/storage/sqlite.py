@@ -65,7 +65,7 @@ class SqliteStore:
 
     Args:
         path: the file; made if it is not there.
-        describe: makes readable JSON of a raw property list, or None. Must not raise.
+        describe: makes readable JSON of a raw property list, or None. What it raises counts as None.
         describe_arguments: the same for the raw field table of a queue's, exchange's or binding's arguments.
         connect: opens a connection; tests hand in one that fails.
 
@@ -143,9 +143,10 @@ class SqliteStore:
                 wal_bytes = self._write(batch)
             except sqlite3.Error as error:
                 raise self._fail(error, "write to") from error
-            except BaseException as error:  # a bug; the transaction is open, so there is no way on
-                self._stop(StoreError(f"a batch for {self._path} could not be written: {error!r}"))
-                raise
+            except Exception as error:  # a bug; the transaction is open, so there is no way on
+                failure = StoreError(f"a batch for {self._path} could not be written: {error!r}")
+                self._stop(failure)
+                raise failure from error
             if self._writer.total_changes != before:
                 self._checkpointer.committed(wal_bytes)
         self._wake_if_needed(CHECKPOINT_BYTES)
