@@ -24,8 +24,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from leveret.protocol.content import DEFAULT_FRAME_MAX, FRAME_END, Envelope, Message
-from leveret.protocol.errors import FrameError, PreconditionFailed, UnexpectedFrame
+from leveret.protocol.content import (
+    DEFAULT_FRAME_MAX,
+    FRAME_END,
+    FRAME_OVERHEAD,
+    Envelope,
+    Message,
+    body_frame,
+)
+from leveret.protocol.errors import FieldSyntaxError, FrameError, PreconditionFailed, UnexpectedFrame
 from leveret.protocol.methods import decode_method, octets, printable_octets
 from leveret.protocol.properties import Properties
 
@@ -41,6 +48,7 @@ END: Final = 0xCE
 HANDSHAKE_FRAME_MAX: Final = 8192  # before tuning; leaves room for long tokens as passwords
 BODY_BYTES_MAX: Final = 536870912  # no message can be larger, whatever is configured
 PROPERTIES_CACHE_MAX: Final = 256  # property lists of a connection kept parsed; publishers repeat them
+PROPERTIES_CACHED_BYTES_MAX: Final = 1024  # longer ones are not kept
 
 BASIC: Final = 60
 PUBLISH: Final = 40
@@ -402,13 +410,17 @@ class FrameReader:
             part: int = self._size_at(stop)
             stop += 8 + part
             left -= part
-            if left < 0 or part > self.frame_max or stop > end or buffer[stop - 1] != END:
+            if part == 0 or part > self.frame_max - FRAME_OVERHEAD:
                 return 0
-        channel.announced = announced
+            if left < 0 or stop > end or buffer[stop - 1] != END:
+                return 0
         raw = buffer[offset + 19 : body_start - 1]
         if channel.envelope is None or channel.envelope.raw != raw:
-            self.channel_in_progress = number
-            channel.envelope = self._envelope(channel, raw)
+            try:
+                channel.envelope = self._envelope(channel, raw)
+            except FieldSyntaxError:
+                return 0
+        channel.announced = announced
         return stop
 
     def _envelope(self, channel: ChannelInput, raw: bytes) -> Envelope:
@@ -416,9 +428,10 @@ class FrameReader:
         fields = self._properties.get(raw)
         if fields is None:
             fields = Properties.parse(raw)
-            if len(self._properties) >= PROPERTIES_CACHE_MAX:
-                self._properties.clear()
-            self._properties[raw] = fields
+            if len(raw) <= PROPERTIES_CACHED_BYTES_MAX:
+                if len(self._properties) >= PROPERTIES_CACHE_MAX:
+                    self._properties.clear()
+                self._properties[raw] = fields
         return Envelope(channel.exchange, channel.routing_key, raw, fields, channel.number, self.frame_max)
 
     def _read_acks(self, channel: ChannelInput, offset: int) -> Settled:
@@ -507,7 +520,12 @@ class FrameReader:
                 raise FrameError(
                     "content body frame exceeds remaining content size", class_id=BASIC, method_id=PUBLISH
                 )
-        if payload or kind != FRAME_BODY:  # an empty body frame says nothing
+        if kind == FRAME_BODY and len(payload) > self.frame_max - FRAME_OVERHEAD:
+            # Taken although it is up to 8 bytes too large, as RabbitMQ does, but passed on as two frames.
+            room: int = self.frame_max - FRAME_OVERHEAD
+            channel.chunks.append(body_frame(channel.number, payload[:room]))
+            channel.chunks.append(body_frame(channel.number, payload[room:]))
+        elif payload or kind != FRAME_BODY:  # an empty body frame says nothing
             channel.chunks.append(self._buffer[offset:stop])
         if channel.received < channel.announced:
             channel.state = BODY

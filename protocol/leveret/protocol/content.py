@@ -168,6 +168,11 @@ def encode_content(channel: int, frame_max: int, raw: bytes, body: bytes) -> byt
     return b"".join(pieces)
 
 
+def body_frame(channel: int, part: bytes) -> bytes:
+    """Encode one body frame."""
+    return b"\x03" + channel.to_bytes(2, "big") + len(part).to_bytes(4, "big") + part + FRAME_END
+
+
 def make_envelope(exchange: str, routing_key: str, raw: bytes) -> Envelope:
     """Make an envelope for messages that did not come from a publisher's socket."""
     return Envelope(exchange, routing_key, raw, Properties.parse(raw), 1, DEFAULT_FRAME_MAX)
