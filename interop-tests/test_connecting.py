@@ -161,14 +161,14 @@ def test_an_unknown_mechanism_ends_the_connection(stranger: Peer, mechanism: str
     stranger.start()
     stranger.send_start_ok(mechanism)
 
-    stranger.receive_end()
+    assert stranger.receive_close_or_end() in (0, 503)  # RabbitMQ says nothing
 
 
 def test_a_malformed_plain_response_ends_the_connection(stranger: Peer) -> None:
     stranger.start()
     stranger.send_start_ok(response=b"junk")
 
-    stranger.receive_end()
+    assert stranger.receive_close_or_end() in (0, 502)  # RabbitMQ says nothing
 
 
 def test_a_missing_vhost_is_not_allowed(broker: Broker) -> None:

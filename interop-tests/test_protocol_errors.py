@@ -196,7 +196,7 @@ def test_a_method_with_too_many_bytes_is_a_frame_error(peer: Peer) -> None:
 def test_an_unknown_method_ends_the_connection(peer: Peer, name: tuple[int, int]) -> None:
     peer.send_method(1, name)
 
-    peer.receive_end()
+    assert peer.receive_close_or_end() in (0, 503, 540)  # RabbitMQ says nothing
 
 
 @pytest.mark.parametrize("name", [QUEUE_DECLARE_OK, BASIC_DELIVER], ids=["declare-ok", "deliver"])
@@ -216,7 +216,7 @@ def test_a_method_that_only_the_broker_sends_is_invalid(peer: Peer, name: tuple[
 def test_an_unknown_type_in_an_argument_table_ends_the_connection(peer: Peer, names: Names) -> None:
     peer.send_method(1, QUEUE_DECLARE, queue_declare(names.queue(), arguments=table(field("k", "Z"))))
 
-    peer.receive_end()
+    assert peer.receive_close_or_end() in (0, 501, 502)  # RabbitMQ says nothing
 
 
 def test_an_unknown_type_in_a_header_table_ends_the_connection(peer: Peer, names: Names) -> None:
@@ -446,4 +446,4 @@ def test_a_client_cannot_tune_beyond_the_limits(stranger: Peer, channel_max: int
     stranger.receive_method(CONNECTION_TUNE)
     stranger.send_method(0, CONNECTION_TUNE_OK, struct.pack(">HIH", channel_max, frame_max, 0))
 
-    stranger.receive_end()
+    assert stranger.receive_close_or_end() in (0, 530)  # RabbitMQ 3 says nothing

@@ -250,6 +250,15 @@ class Peer:
         except Disconnected:
             pass
 
+    def receive_close_or_end(self) -> int:
+        """Receive a close of the connection and return its code, or 0 if it just ends."""
+        try:
+            close = self.receive_close()
+        except Disconnected:
+            return 0
+        assert close.channel == 0
+        return close.reply_code
+
     def ask(self, channel: int, name: tuple[int, int], arguments: bytes, answer: tuple[int, int]) -> Method:
         """Send a method and receive its answer."""
         self.send_method(channel, name, arguments)
