@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from leveret.storage.changes import Batch, Bound, ExchangeDeclared
+from leveret.storage.connections import set_up_writer
 from leveret.storage.schema import APPLICATION_ID, SCHEMA_VERSION
 from leveret.storage.sqlite import SqliteStore
 from leveret.storage.store import NewerSchemaError, NotAStoreError, StoreError, StoreLockedError
@@ -177,6 +178,19 @@ class TestOpening:
         open_directory.chmod(0)
         with as_nobody(), pytest.raises(StoreError, match=r"leveret\.db: Permission denied"):
             open_store(path)
+
+    def test_an_sqlite_that_is_too_old_is_told(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 34, 1))
+        with pytest.raises(StoreError, match=r"3\.35\.0 or later is needed"):
+            open_store(tmp_path / "leveret.db")
+
+    def test_a_file_system_without_shared_memory_is_told(self) -> None:
+        # SQLite keeps a database in memory without a write-ahead log, too.
+        with (
+            closing(sqlite3.connect(":memory:", isolation_level=None)) as connection,
+            pytest.raises(StoreError, match="cannot have a write-ahead log"),
+        ):
+            set_up_writer(connection, Path("leveret.db"), 0)
 
     def test_a_path_can_have_any_characters(self, tmp_path: Path) -> None:
         path = tmp_path / "a?b#c%20 ü.db"

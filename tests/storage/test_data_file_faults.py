@@ -305,6 +305,37 @@ class TestCorruption:
             store.read(1, 2, 3, 10, NO_LIMIT)
         store.close()
 
+    def test_a_value_of_another_type_is_found_on_read(self, path: Path) -> None:
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("UPDATE messages SET properties = 5 WHERE body = 'body of the second'")
+            connection.commit()
+        store = open_store(path)
+        store.load()
+        with pytest.raises(CorruptMessageError, match="position 2"):
+            store.read(1, 0, NO_LIMIT, 10, NO_LIMIT)
+        store.close()
+
+    def test_pages_that_cannot_be_read_stop_reading_of_that_queue_only(
+        self, sqlite_engine: SqliteEngine, tmp_path: Path
+    ) -> None:
+        define(sqlite_engine.store, declared(1), declared(2, "other"))
+        enqueue(sqlite_engine.store, 1, 1, *[b"x" * 5000] * 50)
+        enqueue(sqlite_engine.store, 2, 1, b"fine")
+        sqlite_engine.close()
+        with closing(sqlite3.connect(sqlite_engine.path)) as connection:
+            (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
+        data = bytearray(sqlite_engine.path.read_bytes())
+        middle = data.index(b"x" * 5000, len(data) // 2) // page_bytes * page_bytes
+        data[middle : middle + page_bytes] = bytes(page_bytes)
+        sqlite_engine.path.write_bytes(data)
+        store = open_store(sqlite_engine.path)
+        store.load()
+        with pytest.raises(StoreError, match=r"cannot read queue 1 of .*: it is damaged"):
+            bodies(store, 1)
+        assert bodies(store, 2) == {1: b"fine"}
+        enqueue(store, 2, 2, b"still works")
+        store.close()
+
     def test_a_page_of_zeros_is_an_error_and_not_an_empty_queue(self, path: Path) -> None:
         with closing(sqlite3.connect(path)) as connection:
             (root,) = connection.execute(

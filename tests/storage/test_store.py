@@ -120,6 +120,11 @@ class TestDefinitions:
         define(engine.store, QueueDelivered(1, 17))
         assert engine.restart().queues[0].delivered_up_to == 17
 
+    def test_deliveries_of_a_queue_that_is_not_durable_are_nobodys_business(self, engine: Engine) -> None:
+        define(engine.store, QueueDelivered(9, 17))
+        define(engine.store, declared(9))
+        assert engine.restart().queues == [stored(9, 0, 0, 1, 0)]
+
     def test_a_second_queue_of_the_same_name_is_refused(self, engine: Engine) -> None:
         define(engine.store, declared(1))
         with pytest.raises(StoreError):
@@ -218,6 +223,15 @@ class TestMessages:
         assert [m.persistent for m in found] == [p % 3 != 0 for p in positions]
         assert [m.dead_lettered for m in found] == [p % 5 == 0 for p in positions]
         assert [m.expires_at_ms for m in found] == [None if p % 4 else p for p in positions]
+
+    def test_thousands_of_different_envelopes_are_kept_apart(self, engine: Engine) -> None:
+        define(engine.store, declared(1))
+        contents = [Content(routing_key=f"key {n}", properties=b"%d" % n) for n in range(1, 2500)]
+        batch = Batch(1)
+        batch.enqueue(1, 1, list(contents))
+        engine.store.apply(batch)
+        found = everything(engine.store, 1)
+        assert [Content(m.body, m.exchange, m.routing_key, m.properties) for m in found] == contents
 
     def test_the_ends_of_the_ranges_can_be_used(self, engine: Engine) -> None:
         define(engine.store, declared(0), declared(MAX_QUEUE_ID, "last"))
