@@ -20,6 +20,7 @@ from celery import Celery, chain, chord, group
 from celery.exceptions import TaskRevokedError
 from celery_app import environment, make_app, names_of
 from conftest import HERE, Janitor
+from cuttable import Relay
 from pika.adapters.blocking_connection import BlockingChannel
 from waiting import eventually
 
@@ -94,11 +95,12 @@ def make_workers(broker: Broker, janitor: Janitor, tmp_path_factory: pytest.Temp
     """A function that makes an application with a result backend, and its workers."""
     made: list[tuple[Workers, str]] = []
 
-    def make(backend: str = "rpc://") -> Workers:
+    def make(backend: str = "rpc://", way: Broker = broker) -> Workers:
+        """`way` is how the workers reach the broker."""
         directory = tmp_path_factory.mktemp("celery")
         backend = backend.replace("DIRECTORY", str(directory))
         prefix = Names.text("it.celery")
-        variables = environment(broker.kombu_url, prefix, backend)
+        variables = environment(way.kombu_url, prefix, backend)
         workers = Workers(make_app(broker.kombu_url, prefix, backend), variables, directory)
         made.append((workers, prefix))
         return workers
@@ -371,6 +373,19 @@ def test_the_task_of_a_killed_worker_is_run_by_another(idle: Workers, tmp_path: 
 
     assert result.get(timeout=SOON_S) == "held"
     assert lines(notes) == ["start redelivered=False", "start redelivered=True", "end"]
+
+
+def test_a_worker_comes_back_after_its_connection_was_cut(
+    make_workers: Callable[..., Workers], relay: Relay
+) -> None:
+    workers = make_workers(way=relay.broker)
+    worker = workers.start(*QUICK)
+    before = task(workers.app, "add").delay(1, 1).get(timeout=SOON_S)
+
+    relay.cut()
+
+    assert (before, task(workers.app, "add").delay(2, 2).get(timeout=SOON_S)) == (2, 4)
+    worker.stop(signal.SIGKILL)
 
 
 def test_a_task_acknowledged_early_is_lost_with_its_worker(

@@ -7,7 +7,7 @@ from typing import Any
 import pika
 import pytest
 from blocking import channel_closed, connection_closed, drain, get, sync
-from brokers import Connect, Names
+from brokers import Broker, Names
 from pika import BasicProperties
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import UnroutableError
@@ -119,17 +119,17 @@ def test_after_a_channel_error_the_connection_goes_on(
     assert drain(again, queue) == [b"still here"]
 
 
-def test_an_own_user_id_is_delivered(connect: Connect, channel: BlockingChannel, queue: str) -> None:
-    user = channel.connection._impl.params.credentials.username
-    channel.basic_publish("", queue, b"x", BasicProperties(user_id=user))
+def test_an_own_user_id_is_delivered(broker: Broker, channel: BlockingChannel, queue: str) -> None:
+    channel.basic_publish("", queue, b"x", BasicProperties(user_id=broker.user))
 
-    assert get(channel, queue).properties.user_id == user
+    assert get(channel, queue).properties.user_id == broker.user
 
 
-def test_a_foreign_user_id_is_refused(confirming: BlockingChannel, queue: str) -> None:
+def test_a_foreign_user_id_is_refused(broker: Broker, confirming: BlockingChannel, queue: str) -> None:
     with channel_closed(
         406,
-        "PRECONDITION_FAILED - user_id property set to 'somebody' but authenticated user was 'guest'",
+        "PRECONDITION_FAILED - user_id property set to 'somebody' "
+        f"but authenticated user was '{broker.user}'",
     ):
         confirming.basic_publish("", queue, b"x", BasicProperties(user_id="somebody"))
 
