@@ -22,7 +22,7 @@ class Close(NamedTuple):
 
 
 def answer(client: Client, *data: bytes) -> Close | list[str]:
-    """Send bytes and take what they cause: a close, which must then be the last thing, or the methods by name."""
+    """Send bytes and take what they cause: a close, if it is the last thing, or the methods by name."""
     client.take()
     client.send(b"".join(data))
     events = [event for event in client.take() if isinstance(event, Method)]

@@ -1,7 +1,7 @@
 """Frames and methods that are wrong: each closes its connection with RabbitMQ's words, and disturbs no other.
 
-Source: AMQP 0-9-1 section 4.2; seen with RabbitMQ 3.10. What 3.10 has no useful answer for is answered as 4.x does,
-or with the reason: a body larger than announced, unknown methods, malformed tables and properties.
+Source: AMQP 0-9-1 section 4.2; seen with RabbitMQ 3.10. What 3.10 has no useful answer for is answered as 4.x
+does, or with the reason: a body larger than announced, unknown methods, malformed tables and properties.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """From the protocol header to the open connection.
 
 Source: AMQP 0-9-1 sections 2.2.4 and 4.2; RabbitMQ guides "Access Control" and "Authentication Failure
-Notifications". Where RabbitMQ 3.10 drops the connection without a word, the answer of 4.x or a plain reason is given.
+Notifications". Where RabbitMQ 3.10 drops the connection without a word, the answer of 4.x or a plain reason
+is given.
 """
 
 from __future__ import annotations
