@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 CHECKPOINT_BYTES: Final = 16 * 1024 * 1024  # in the log: a checkpoint begins
 IDLE_CHECKPOINT_BYTES: Final = 1024 * 1024  # in the log: a checkpoint begins if there is nothing else to do
 LAST_PASS_BYTES: Final = 1024 * 1024  # what the last pass, which commits wait for, may leave to do
-PASSES_MAX: Final = 8  # then it is done whatever is left: the log stays bounded
+LOG_BYTES_MAX: Final = 48 * 1024 * 1024  # in the log: the last pass comes however much is left
 COMMIT_WAIT_S: Final = 0.05  # without a commit nobody is kept waiting by the last pass
 WAL_FILE_BYTES_MAX: Final = 64 * 1024 * 1024  # a log that was larger once is cut to this when it begins anew
 
@@ -45,6 +45,7 @@ class Checkpointer:
         self._exclusive = exclusive
         self._written = 0  # bytes appended to the log by commits that have returned; an estimate
         self._copied = 0  # of these, what passes have copied
+        self._log_begin = 0  # of these, what is not in the log any more
         self._written_at_end = 0  # value of `_written` when the last pass ended
         self._has_committed = Event()  # since then
         self._is_stopped = False
@@ -65,13 +66,17 @@ class Checkpointer:
 
     def run(self) -> None:
         """Copy everything. Called in one thread at a time."""
-        for _ in range(PASSES_MAX):
-            if self.pending_bytes <= LAST_PASS_BYTES or not self._may_pass_beside():
-                break
+        while (
+            self.pending_bytes > LAST_PASS_BYTES
+            and self._written - self._log_begin < LOG_BYTES_MAX
+            and not self._is_stopped
+            and self._may_pass_beside()
+        ):
             self._pass()
         with self._exclusive():
             if self.pending_bytes:
                 self._pass()
+            self._log_begin = self._written
 
     def _may_pass_beside(self) -> bool:
         """Wait for a commit since the last pass; whether there was one."""
