@@ -660,7 +660,7 @@ class Queue:
         """Give the first messages of `_ready` a state of their own. Nothing may be paged out."""
         ready = self._ready
         deadlines = self._ready_deadlines
-        count = min(count, len(ready))
+        count = max(0, min(count, len(ready)))  # the window may be more than full with requeued messages
         for _ in range(count):
             position = self._ready_position
             expires_at_ms = deadlines.pop(position, 0) if deadlines else 0
@@ -885,6 +885,7 @@ class Queue:
         self._paged_count = self._paged_bytes = 0
         self.messages_ready = self.messages_bytes = 0
         self._is_loading = False
+        self.turn.loads.pop(self, None)
         self.turn.load_generation += 1
         self.load_generation = self.turn.load_generation
 
