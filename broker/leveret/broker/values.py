@@ -180,7 +180,7 @@ class Names:
         if isinstance(value, str):
             value = [] if value.strip() in ("", "none") else [name.strip() for name in value.split(",")]
         if not isinstance(value, list | tuple):
-            raise ValueError
+            raise ValueError  # noqa: TRY004  # every refusal of a value is one
         return tuple(Text().parse(name) for name in value)
 
 

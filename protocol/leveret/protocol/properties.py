@@ -235,7 +235,7 @@ def replace(
     expiration: ShortString = KEEP,
     message_id: ShortString = KEEP,
     timestamp: Octet = KEEP,
-    type: ShortString = KEEP,
+    type: ShortString = KEEP,  # noqa: A002  # the name of the property
     user_id: ShortString = KEEP,
     app_id: ShortString = KEEP,
     cluster_id: ShortString = KEEP,

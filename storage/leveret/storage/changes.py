@@ -205,7 +205,7 @@ class Batch:
         settled[position] = body_bytes
 
     def purge(self, queue_id: int, first: int, last: int, count: int, body_bytes: int) -> None:
-        """Remove a range of messages, `count` of which are stored by batches before this one."""
+        """Remove a range of messages, all stored by batches before; others are settled singly."""
         self.definitions.append(QueuePurged(queue_id, first, last, count, body_bytes))
 
     def delete_queue(self, queue_id: int) -> None:

@@ -300,7 +300,7 @@ class Node:
         self._resume_waiting()
 
     def _resume_waiting(self) -> None:
-        """Let sessions go on that waited for what the store has done; no reply is overtaken by what another causes."""
+        """Let sessions go on that waited for what the store has done; no reply is overtaken."""
         waiting = self._waiting
         self._waiting = {}
         for session in waiting:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import signal
 import socket
+import sys
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -16,7 +18,9 @@ from leveret.broker.server.committer import Committer, Failed
 from leveret.broker.server.loop import BACKLOG, SocketLoop, Waker
 from leveret.broker.server.node import Node
 from leveret.broker.version import is_compiled
+from leveret.protocol.tables import decode_table, to_json
 from leveret.storage.memory import MemoryStore
+from leveret.storage.store import StoreError
 
 if TYPE_CHECKING:
     from leveret.broker.config import Settings
@@ -24,6 +28,9 @@ if TYPE_CHECKING:
 
 EX_OK: Final = 0
 EX_IO_ERROR: Final = 74
+# The writer and the reader ask for the interpreter lock after each statement; at Python's 5 ms a busy event
+# loop would hold up every commit (measured: 1,000 rows took 10 to 27 ms, and 7 ms with this).
+SWITCH_INTERVAL_S: Final = 0.0001
 GOODBYE_S: Final = 5.0  # how long clients may take to answer connection.close when the broker stops
 
 
@@ -42,6 +49,7 @@ def serve(settings: Settings, started_s: float | None = None) -> int:
         StoreError: the data cannot be opened.
     """
     started_s = time.monotonic() if started_s is None else started_s
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     listeners = listen(settings.host, settings.port)
     try:
         store = open_store(settings)
@@ -77,10 +85,16 @@ def open_store(settings: Settings) -> Store:
     """Open the data file, or begin with empty memory."""
     if settings.memory:
         return MemoryStore()
-    from leveret.protocol.properties import to_json
+    from leveret.protocol import properties
     from leveret.storage.sqlite import SqliteStore
 
-    return SqliteStore(settings.data, describe=to_json)
+    return SqliteStore(settings.data, describe=properties.to_json, describe_arguments=_arguments_as_json)
+
+
+def _arguments_as_json(raw: bytes) -> str | None:
+    """Show a field table in the readable views."""
+    table = decode_table(raw)[0]
+    return json.dumps(to_json(table), ensure_ascii=False) if table else None
 
 
 def steady_wall_clock() -> int:
@@ -113,16 +127,25 @@ async def _run(settings: Settings, store: Store, listeners: list[socket.socket],
         await loop.run()
         nursery.cancel_scope.cancel()
     loop.close()
-    if node.failure is not None:
-        return EX_IO_ERROR  # without another word to the store: its state decides at the next start
-    if node.unfinished is not None:
+    if node.failure is None and node.unfinished is not None:
         committer.write(node.unfinished)
-    committer.close()
-    if any(isinstance(answer, Failed) for answer in committer.answers()):
-        return EX_IO_ERROR
+    failure = _close(committer) or node.failure
     waker.close()
+    if failure is not None:
+        return EX_IO_ERROR
     get_logger().info("stopped")
     return EX_OK
+
+
+def _close(committer: Committer) -> StoreError | None:
+    """Finish what the store was given and close it; its error, if it could not."""
+    try:
+        committer.close()
+    except StoreError as error:
+        get_logger().error("the store could not be closed", error=str(error))
+        return error
+    failures = [answer.error for answer in committer.answers() if isinstance(answer, Failed)]
+    return failures[0] if failures else None
 
 
 async def _stop_on_signal(node: Node, loop: SocketLoop, waker: Waker) -> None:
