@@ -77,7 +77,7 @@ class QueueIds:
         return self._next - 1
 
     def release(self, queue_id: int, batch: int) -> None:
-        """Give an id back once a batch is durable, the one that deletes its queue; 0 if the store knows none."""
+        """Give an id back once the batch that deletes its queue is durable (0: the store has none)."""
         if batch:
             self._released.append((batch, queue_id))
         else:
