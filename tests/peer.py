@@ -253,26 +253,27 @@ class Peer:
         Raises:
             ProtocolViolation: the broker broke a rule.
         """
-        self._buffer += data
+        buffer = self._buffer + data
         events: list[Event] = []
+        start = 0
         while True:
-            if self._buffer[:4] == b"AMQP" and len(self._buffer) >= 8:
-                events.append(ProtocolHeader(self._buffer[:8]))
-                self._buffer = self._buffer[8:]
+            if buffer[start : start + 4] == b"AMQP" and len(buffer) - start >= 8:
+                events.append(ProtocolHeader(buffer[start : start + 8]))
+                start += 8
                 continue
-            if len(self._buffer) < 7 or self._buffer[:4] == b"AMQP":
+            end = start + 7 + int.from_bytes(buffer[start + 3 : start + 7], "big")
+            if len(buffer) - start < 8 or len(buffer) <= end or buffer[start : start + 4] == b"AMQP":
+                self._buffer = buffer[start:]
                 return events
-            kind = self._buffer[0]
-            channel = int.from_bytes(self._buffer[1:3], "big")
-            end = 7 + int.from_bytes(self._buffer[3:7], "big")
-            if len(self._buffer) <= end:
-                return events
-            if self._buffer[end] != FRAME_END:
-                raise ProtocolViolation(f"frame ends in {self._buffer[end]}")
-            if kind != HEADER and self.frame_max and end + 1 > self.frame_max:  # a header cannot be split
-                raise ProtocolViolation(f"a frame of {end + 1} bytes, but frame_max is {self.frame_max}")
-            payload = self._buffer[7:end]
-            self._buffer = self._buffer[end + 1 :]
+            kind = buffer[start]
+            channel = int.from_bytes(buffer[start + 1 : start + 3], "big")
+            if buffer[end] != FRAME_END:
+                raise ProtocolViolation(f"frame ends in {buffer[end]}")
+            size = end + 1 - start
+            if kind != HEADER and self.frame_max and size > self.frame_max:  # a header cannot be split
+                raise ProtocolViolation(f"a frame of {size} bytes, but frame_max is {self.frame_max}")
+            payload = buffer[start + 7 : end]
+            start = end + 1
             event = self._read_frame(kind, channel, payload)
             if event is not None:
                 events.append(event)

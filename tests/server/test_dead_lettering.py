@@ -23,7 +23,9 @@ def with_dead_letters(broker: Broker | None = None, **arguments: object) -> Chan
     """A channel, queue "q" that sends its dead letters to queue "dead"."""
     channel = (broker or Broker()).channel()
     channel.declare("dead", durable=True)
-    channel.declare("q", durable=True, arguments=TO_DEAD | {k.replace("_", "-"): v for k, v in arguments.items()})
+    channel.declare(
+        "q", durable=True, arguments=TO_DEAD | {k.replace("_", "-"): v for k, v in arguments.items()}
+    )
     return channel
 
 
@@ -31,7 +33,8 @@ def deaths(message: Content | None) -> list[tuple[str | None, str | None, object
     """Queue, reason and count of each entry of x-death."""
     assert message is not None
     return [
-        (longstr(entry, "queue"), longstr(entry, "reason"), entry["count"].value) for entry in entries(message)
+        (longstr(entry, "queue"), longstr(entry, "reason"), entry["count"].value)
+        for entry in entries(message)
     ]
 
 
@@ -271,7 +274,9 @@ def test_the_next_queue_s_ttl_begins_anew() -> None:
 def test_a_chain_of_deaths_is_told_latest_first() -> None:
     channel = Broker().channel()
     channel.declare("third")
-    channel.declare("second", arguments={"x-message-ttl": 50} | TO_DEAD | {"x-dead-letter-routing-key": "third"})
+    channel.declare(
+        "second", arguments={"x-message-ttl": 50} | TO_DEAD | {"x-dead-letter-routing-key": "third"}
+    )
     channel.declare("first", arguments=TO_DEAD | {"x-dead-letter-routing-key": "second"})
     channel.publish("first", b"1")
     reject_one(channel, "first")
@@ -286,9 +291,7 @@ def test_a_chain_of_deaths_is_told_latest_first() -> None:
 def test_a_retry_loop_counts_its_rounds() -> None:
     channel = Broker().channel()
     channel.declare("work", arguments=TO_DEAD | {"x-dead-letter-routing-key": "wait"})
-    channel.declare(
-        "wait", arguments=TO_DEAD | {"x-dead-letter-routing-key": "work", "x-message-ttl": 100}
-    )
+    channel.declare("wait", arguments=TO_DEAD | {"x-dead-letter-routing-key": "work", "x-message-ttl": 100})
     channel.publish("work", b"1")
     for count in (1, 2, 3):
         reject_one(channel, "work")

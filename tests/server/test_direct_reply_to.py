@@ -41,7 +41,11 @@ def test_a_reply_comes_as_a_delivery_to_the_requester() -> None:
     responder.publish(name, b"!", properties=replace(correlation_id="1"))
     (reply,) = channel.delivered()
     assert isinstance(reply.method, commands.Basic.Deliver)
-    assert (reply.method.consumer_tag, reply.method.exchange, reply.method.routing_key) == ("replies", "", name)
+    assert (reply.method.consumer_tag, reply.method.exchange, reply.method.routing_key) == (
+        "replies",
+        "",
+        name,
+    )
     assert (reply.body, reply.fields.correlation_id) == (b"!", b"1")
     assert not is_redelivered(reply)
 

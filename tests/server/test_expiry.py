@@ -1,6 +1,7 @@
 """Message TTL and queue expiry.
 
-Source: RabbitMQ guide "Time-To-Live and Expiration". Unlike in RabbitMQ, messages expire wherever they are in a queue.
+Source: RabbitMQ guide "Time-To-Live and Expiration". Unlike in RabbitMQ, messages expire
+wherever they are in a queue.
 """
 
 from __future__ import annotations

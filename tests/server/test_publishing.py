@@ -1,6 +1,7 @@
 """basic.publish: what is refused, what comes back, and that content arrives as it was sent.
 
-Source: RabbitMQ guides "Publishers", "Sender-selected Distribution", "Validated User-ID"; AMQP 0-9-1 basic.publish (60, 40).
+Source: AMQP 0-9-1 basic.publish (60, 40); RabbitMQ guides "Publishers", "Sender-selected Distribution",
+"Validated User-ID".
 """
 
 from __future__ import annotations

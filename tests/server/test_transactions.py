@@ -1,6 +1,7 @@
 """tx.select, commit and rollback.
 
-Source: RabbitMQ "Broker Semantics", AMQP 0-9-1 class tx (90). Unlike RabbitMQ's, a commit is atomic over all queues.
+Source: RabbitMQ "Broker Semantics", AMQP 0-9-1 class tx (90). Unlike RabbitMQ's, a commit is atomic
+over all queues.
 """
 
 from __future__ import annotations
