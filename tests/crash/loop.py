@@ -49,6 +49,7 @@ class Plan:
     rest: float = 0.25  # of the lives have no consumers
     last_s: float = 2.0  # the last life under load, which ends without a kill
     publishers: int = 4
+    administrators: int = 4
     largest_body: int = 65536
     limits: Limits = field(default_factory=Limits)
 
@@ -132,8 +133,8 @@ class Run:
         shared = self._shared
         publishers: list[Client] = [Publisher(shared, number) for number in range(self.plan.publishers)]
         consumers = self._consumers(0)
-        administrator = Administrator(shared, 1)
-        clients: list[Client] = [*publishers, *consumers, administrator]
+        administrators = self._administrators(0)
+        clients: list[Client] = [*publishers, *consumers, *administrators]
         for client in clients:
             client.start()
         shared.gate.open()
@@ -144,17 +145,17 @@ class Run:
         self._let_rest(consumers=False)
         self._let_live(self.plan.last_s)
         shared.calm.set()
-        self._end([*publishers, administrator])
+        self._end([*publishers, *administrators])
         self._drain(consumers)
         if self.plan.kills:
             self._let_live(self.plan.limits.ack_window_s + 0.2)
             self._die()
             consumers = self._consumers(len(CONSUMED))
-            administrator = Administrator(shared, 2)
-            for client in [*consumers, administrator]:
+            administrators = self._administrators(self.plan.administrators)
+            for client in [*consumers, *administrators]:
                 client.start()
             self._let_live(0.5)
-            self._end([administrator])
+            self._end(administrators)
             self._drain(consumers)
         self._count()
 
@@ -166,6 +167,11 @@ class Run:
                 queues += self._topology.dead_letter_queues()
             consumers.append(Consumer(self._shared, first + number, queues, transactional=number == 2))
         return consumers
+
+    def _administrators(self, first: int) -> list[Administrator]:
+        return [
+            Administrator(self._shared, first + number, number) for number in range(self.plan.administrators)
+        ]
 
     def _let_live(self, seconds: float) -> None:
         """Wait, but not if a client has a fault of its own."""
@@ -244,7 +250,8 @@ class Run:
         connection = self._connect()
         for method, answer in self._topology.removals():
             connection.call(1, method, answer)
-        Administrator(self._shared, 0).clean_up(connection)
+        for administrator in self._administrators(0):
+            administrator.clean_up(connection)
         connection.close()
 
 

@@ -425,22 +425,26 @@ class Consumer(Client):
 class Administrator(Client):
     """Declares, binds and deletes, and after each start of the broker looks at everything it knows.
 
-    Objects have fixed properties by name, so that declaring one that is there again must succeed. A binding
-    is looked at by sending a message through it.
+    Its objects, its territory, are nobody else's. They have fixed properties by name, so that declaring one
+    that is there again must succeed. A binding is looked at by sending a message through it.
     """
 
     kind = "administrator"
     pause_s = 0.005
     stock_limit = 10_000
 
-    def __init__(self, shared: Shared, number: int = 1) -> None:
+    def __init__(self, shared: Shared, number: int, territory: int) -> None:
         super().__init__(shared, number)
-        name = shared.topology.name
-        self._exchanges = [name(f"admin.x{i}") for i in range(3)]
+        self._stock_share = (0.1, 0.5)[territory % 2]  # of its changes
+
+        def name(kind: str) -> str:
+            return shared.topology.name(f"admin{territory}.{kind}")
+
+        self._exchanges = [name(f"x{i}") for i in range(3)]
         self._queues: dict[str, dict[str, FieldValue]] = {
-            name(f"admin.q{i}"): {"x-max-length": 1000 + i} if i % 2 else {} for i in range(5)
+            name(f"q{i}"): {"x-max-length": 1000 + i} if i % 2 else {} for i in range(5)
         }
-        self._stocks = [name(f"admin.stock{i}") for i in range(2)]
+        self._stocks = [name(f"stock{i}") for i in range(2)]
         self._stock: dict[str, int] = {}  # queue -> messages, when last known
         self._there: set[tuple[str, str]] = set()  # (kind, name) of what was there when last seen
         self._number = 1  # of the open AMQP channel
@@ -462,7 +466,7 @@ class Administrator(Client):
         self._number = 1
         self.look(connection)
         while not self.stopping.is_set():
-            if self.random.random() < 0.1:
+            if self.random.random() < self._stock_share:
                 self._change_stock(connection)
             else:
                 self._change(connection)
