@@ -203,11 +203,12 @@ def running_leveret(directory: Path, command: str | None, complaints: list[str])
 
     `complaints` receives what there is to say in the end: that it died, did not stop well, or logged a bug.
     """
-    roots = os.pathsep.join(str(ROOT / root) for root in ("broker", "protocol", "storage"))
+    roots = [str(ROOT / root) for root in ("broker", "protocol", "storage")]
+    path = os.pathsep.join([*roots, *filter(None, [os.environ.get("PYTHONPATH")])])
     start = shlex.split(command) if command else [sys.executable, "-m", "leveret", "serve"]
     options = ["--host", "127.0.0.1", "--port", "0", "--data", str(directory / "leveret.db")]
     broker = Process.start(
-        [*start, *options], {} if command else {"PYTHONPATH": roots}, directory / "leveret.log"
+        [*start, *options], {} if command else {"PYTHONPATH": path}, directory / "leveret.log"
     )
     try:
         yield f"amqp://guest:guest@127.0.0.1:{leveret_port(broker)}/"
@@ -261,7 +262,24 @@ def introduce(name: str, url: str) -> str:
 
     with pika.BlockingConnection(pika.URLParameters(url)) as connection:
         properties = connection._impl.server_properties
-    return f"{name} {properties.get('broker_version') or properties.get('version', '')}"
+    version = properties.get("broker_version") or properties.get("version", "")
+    return f"{name} {version}" if version[:1].isdigit() else name
+
+
+def run_pytest(command: list[str]) -> int:
+    """Run pytest and return its exit code.
+
+    When this script is told to stop, so is pytest, in the way that lets it stop what its tests have started.
+    """
+    pytest = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
+    try:
+        return pytest.wait()
+    except BaseException:
+        pytest.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            pytest.wait(STOP_S)
+        pytest.kill()
+        raise
 
 
 def run_suite(name: str, url: str, directory: Path, pytest_arguments: list[str]) -> Run:
@@ -271,9 +289,7 @@ def run_suite(name: str, url: str, directory: Path, pytest_arguments: list[str])
     results = directory / f"{name}.xml"
     started = time.monotonic()
     command = [sys.executable, "-m", "pytest", str(HERE), "-q", "--broker", url, f"--junitxml={results}"]
-    code = subprocess.run(
-        [*command, "-p", "no:cacheprovider", *pytest_arguments], cwd=ROOT, check=False
-    ).returncode
+    code = run_pytest([*command, "-p", "no:cacheprovider", *pytest_arguments])
     run.seconds = time.monotonic() - started
     if code not in (0, 1) or not results.exists():
         raise CannotRun(f"pytest gave up with exit code {code}")
@@ -386,6 +402,8 @@ def main() -> int:
         except CannotRun as reason:
             print(f"\n{reason}", file=sys.stderr)
             return 2
+        except KeyboardInterrupt:
+            return 130
         worse = report(runs, options.full)
     if worse:
         print(f"\n{len(worse)} of the tests that should pass fail on {runs[-1].broker}.")
