@@ -30,6 +30,18 @@ def test_a_broker_that_is_killed_keeps_its_promise(
     assert not outcome.violations, verdict(outcome, seed)
 
 
+def test_a_broker_that_is_short_of_memory_keeps_its_promise(
+    place: Path, capsys: pytest.CaptureFixture[str], seed: int, kills: int, broker_command: str
+) -> None:
+    """Most of what waits is only on the disk, and read back when its turn comes."""
+    little = {"LEVERET_LIMITS_MESSAGE_MEMORY_BYTES": "1 MiB"}
+    plan = Plan(seed, kills // 5, longest_s=3.0)
+    outcome = Run(plan, ProcessBroker(place, broker_command, little), place).go()
+    with capsys.disabled():
+        print(outcome.summary(), flush=True)
+    assert not outcome.violations, verdict(outcome, seed)
+
+
 def test_the_loop_sees_what_a_broker_without_a_disk_loses(place: Path, seed: int) -> None:
     command = DEFAULT_COMMAND.replace("--data {data}", "--memory")
     plan = Plan(seed, kills=1, shortest_s=0.5, longest_s=1.0, last_s=0.1)
