@@ -243,8 +243,8 @@ def test_a_body_arrives_however_the_publisher_and_the_network_cut_it(
     assert body_read_by_a_strict_client(message.content) == body
 
 
-def pieces_to_events(pieces: list[bytes]) -> list[Event]:
-    reader = open_reader(LIMITS, CHANNELS)
+def pieces_to_events(pieces: list[bytes], limits: Limits = LIMITS) -> list[Event]:
+    reader = open_reader(limits, CHANNELS)
     events: list[Event] = []
     for piece in pieces:
         reader.receive_data(piece)
@@ -261,10 +261,22 @@ def body_read_by_a_strict_client(content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("places", [(), range(200)], ids=["in one piece", "byte by byte"])
-def test_empty_body_frames_are_not_passed_on(places: tuple[int, ...]) -> None:
+def test_empty_and_small_body_frames_are_joined(places: tuple[int, ...]) -> None:
     data = b"".join(publish(1, body=b"two frames", room=5, with_empty_frames=True))
     (event,) = pieces_to_events(cut(data, (place for place in places if place < len(data))))
-    assert published(event).messages[0].content == b"".join(publish(1, body=b"two frames", room=5)[1:])
+    assert published(event).messages[0].content == b"".join(publish(1, body=b"two frames")[1:])
+
+
+@pytest.mark.parametrize("room", [1, 7, 300, 1023])
+@pytest.mark.parametrize("places", [(), range(0, 500_000, 4096)], ids=["in one piece", "in many"])
+def test_a_message_costs_its_size_however_it_was_cut(room: int, places: tuple[int, ...]) -> None:
+    body = bytes(range(256)) * 156
+    data = b"".join(publish(1, body=body, room=room))
+    pieces = cut(data, (place for place in places if place < len(data)))
+    (event,) = pieces_to_events(pieces, Limits(4096, 100_000))
+    (message,) = published(event).messages
+    assert message.body == body
+    assert len(message.content) < len(body) * 1.01
 
 
 @pytest.mark.parametrize("places", [(), range(200)], ids=["in one piece", "byte by byte"])

@@ -47,6 +47,7 @@ END: Final = 0xCE
 
 HANDSHAKE_FRAME_MAX: Final = 8192  # before tuning; leaves room for long tokens as passwords
 BODY_BYTES_MAX: Final = 536870912  # no message can be larger, whatever is configured
+SMALL_BODY: Final = 1024  # bytes; smaller parts of a body are not kept as frames of their own
 PROPERTIES_CACHE_MAX: Final = 256  # property lists of a connection kept parsed; publishers repeat them
 PROPERTIES_CACHED_BYTES_MAX: Final = 1024  # longer ones are not kept
 
@@ -126,6 +127,7 @@ class ChannelInput:
         "envelope",
         "exchange",
         "immediate",
+        "loose",
         "mandatory",
         "number",
         "prefix",
@@ -150,6 +152,7 @@ class ChannelInput:
         self.prefix_body: int = 0  # body bytes of a message that starts with the prefix
         self.prefix_total: int = 0  # bytes of all its frames
         self.chunks: list[bytes] = []  # frames of the content on its way
+        self.loose: bytearray = bytearray()  # small pieces of its body, behind them
         self.announced: int = 0  # its body bytes
         self.received: int = 0  # of them, so far
         self.ack_start: bytes = b"\x01" + number.to_bytes(2, "big") + b"\x00\x00\x00\x0d" + ACK_IDS
@@ -410,7 +413,9 @@ class FrameReader:
             part: int = self._size_at(stop)
             stop += 8 + part
             left -= part
-            if part == 0 or part > self.frame_max - FRAME_OVERHEAD:
+            if part > self.frame_max - FRAME_OVERHEAD:
+                return 0
+            if left != 0 and part < SMALL_BODY and part * 4 < self.frame_max:
                 return 0
             if left < 0 or stop > end or buffer[stop - 1] != END:
                 return 0
@@ -520,12 +525,9 @@ class FrameReader:
                 raise FrameError(
                     "content body frame exceeds remaining content size", class_id=BASIC, method_id=PUBLISH
                 )
-        if kind == FRAME_BODY and len(payload) > self.frame_max - FRAME_OVERHEAD:
-            # Taken although it is up to 8 bytes too large, as RabbitMQ does, but passed on as two frames.
-            room: int = self.frame_max - FRAME_OVERHEAD
-            channel.chunks.append(body_frame(channel.number, payload[:room]))
-            channel.chunks.append(body_frame(channel.number, payload[room:]))
-        elif payload or kind != FRAME_BODY:  # an empty body frame says nothing
+        if kind == FRAME_BODY:
+            self._take_body(channel, payload, offset, stop)
+        else:
             channel.chunks.append(self._buffer[offset:stop])
         if channel.received < channel.announced:
             channel.state = BODY
@@ -537,6 +539,24 @@ class FrameReader:
         channel.state = IDLE
         message = Message(envelope, content, channel.announced)
         return Published(channel.number, channel.mandatory, channel.immediate, [message])
+
+    def _take_body(self, channel: ChannelInput, payload: bytes, offset: int, stop: int) -> None:
+        """Keep a body frame. Small ones are joined, so that a message costs its size however it was cut."""
+        room: int = self.frame_max - FRAME_OVERHEAD
+        loose = channel.loose
+        small: int = min(SMALL_BODY, room // 4)
+        is_small = len(payload) < small
+        if is_small:
+            loose += payload
+        if loose and (not is_small or len(loose) > room - small or channel.received == channel.announced):
+            channel.chunks.append(body_frame(channel.number, bytes(loose)))
+            loose.clear()
+        if len(payload) > room:
+            # Taken although it is up to 8 bytes too large, as RabbitMQ does, but passed on as two frames.
+            channel.chunks.append(body_frame(channel.number, payload[:room]))
+            channel.chunks.append(body_frame(channel.number, payload[room:]))
+        elif not is_small:
+            channel.chunks.append(self._buffer[offset:stop])
 
     def _take_header(self, channel: ChannelInput, kind: int, payload: bytes) -> None:
         """Check a content header and begin a content with it."""
@@ -574,6 +594,7 @@ class FrameReader:
         channel.announced = announced
         channel.received = 0
         channel.chunks = []
+        channel.loose.clear()
 
 
 def _is_known(kind: int, size: int) -> bool:

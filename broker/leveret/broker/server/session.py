@@ -152,7 +152,7 @@ class Session:
         if self.peer_is_gone:
             return
         self.peer_is_gone = True
-        if not self.is_waiting:  # else what it sent before is handled first
+        if self._is_choked or not self.is_waiting:  # else what it sent before is handled first
             self._end()
         self.node.session_changed(self)
 
