@@ -61,7 +61,16 @@ class NotInMemoryError(Exception):
 class Entry:
     """One message in one queue, with a state of its own."""
 
-    __slots__ = ("consumer", "expires_at_ms", "message", "position", "queue", "queued", "redelivered")
+    __slots__ = (
+        "consumer",
+        "expires_at_ms",
+        "is_spilled",
+        "message",
+        "position",
+        "queue",
+        "queued",
+        "redelivered",
+    )
 
     def __init__(
         self, queue: Queue, position: int, message: Message, redelivered: bool, expires_at_ms: int
@@ -71,6 +80,7 @@ class Entry:
         self.message = message
         self.redelivered = redelivered
         self.expires_at_ms = expires_at_ms  # 0 for never
+        self.is_spilled: bool = False  # the store has it because it had no room in memory
         self.queued: bool = False
         self.consumer: Consumer | None = None  # who has it; None while queued, and for basic.get
 
@@ -390,9 +400,12 @@ class Queue:
                     position += stride
             return
         unacked = channel.unacked
+        spilled_up_to = self._spilled_up_to
         for message in messages:
             entry = Entry(self, position, message, False, 0)
             entry.consumer = consumer
+            if position <= spilled_up_to:
+                entry.is_spilled = True
             unacked[tag] = entry
             tag += 1
             position += stride
@@ -451,7 +464,7 @@ class Queue:
             for index in range(start, end):
                 entry = entries[index]
                 if consumer.no_ack:
-                    self._forget(entry.message, entry.position)
+                    self._forget_entry(entry)
                 else:
                     entry.consumer = consumer
                     unacked[tag] = entry
@@ -492,7 +505,7 @@ class Queue:
         if entry.position > self._delivered_up_to:
             self._delivered_up_to = entry.position
         if no_ack:
-            self._forget(entry.message, entry.position)
+            self._forget_entry(entry)
         else:
             self.messages_unacknowledged += 1
         return entry
@@ -515,6 +528,7 @@ class Queue:
             return None
         message = self._ready.popleft()
         entry = Entry(self, self._ready_position, message, False, 0)
+        entry.is_spilled = self._ready_position <= self._spilled_up_to
         self._ready_position += 1
         self._took(1, message.body_bytes)
         return entry
@@ -524,8 +538,14 @@ class Queue:
         self.messages_bytes -= body_bytes
         self.turn.memory_bytes -= body_bytes + count * MESSAGE_OVERHEAD
 
-    def _forget(self, message: Message, position: int) -> None:
+    def _forget_entry(self, entry: Entry) -> None:
         """Remove a message from the store, if it is there."""
+        message = entry.message
+        if entry.is_spilled or (self.durable and message.envelope.persistent):
+            self.turn.batch.settle(self.id, entry.position, message.body_bytes)
+
+    def _forget(self, message: Message, position: int) -> None:
+        """Do the same for a message that is, or was until now, in `_ready`."""
         if (self.durable and message.envelope.persistent) or position <= self._spilled_up_to:
             self.turn.batch.settle(self.id, position, message.body_bytes)
 
@@ -534,7 +554,7 @@ class Queue:
     def settle(self, entry: Entry) -> None:
         """An unacked message was acked."""
         self.messages_unacknowledged -= 1
-        self._forget(entry.message, entry.position)
+        self._forget_entry(entry)
         if self.consumers:
             self.turn.touched[self] = None
 
@@ -547,7 +567,7 @@ class Queue:
     def discard(self, entry: Entry, reason: str) -> None:
         """Dead-letter a message that is no longer queued, or drop it."""
         self._send_to_dead_letter_exchange(entry.message, reason)
-        self._forget(entry.message, entry.position)
+        self._forget_entry(entry)
 
     def _send_to_dead_letter_exchange(self, message: Message, reason: str) -> None:
         if self.arguments.dead_letter_exchange is not None:
@@ -665,6 +685,7 @@ class Queue:
             position = self._ready_position
             expires_at_ms = deadlines.pop(position, 0) if deadlines else 0
             entry = Entry(self, position, ready.popleft(), False, expires_at_ms)
+            entry.is_spilled = position <= self._spilled_up_to
             entry.queued = True
             self._entries.append(entry)
             self._ready_position = position + 1
@@ -751,6 +772,7 @@ class Queue:
             entry = Entry(
                 self, row.position, message, row.position <= self._uncertain_up_to, row.expires_at_ms or 0
             )
+            entry.is_spilled = not row.persistent
             entry.queued = True
             self._entries.append(entry)
             body_bytes += message.body_bytes
@@ -846,7 +868,7 @@ class Queue:
         for entry in self._entries:
             if entry.queued:
                 entry.queued = False
-                self._forget(entry.message, entry.position)
+                self._forget_entry(entry)
         position = self._ready_position
         if self.durable or self._spilled_up_to >= position:
             for message in self._ready:
