@@ -40,7 +40,7 @@ test-compiled: $(VENV)/.dev ## compile the hot modules and run the tests against
 	PYTHONPATH=build/compiled $(BIN)/python -m pytest $(ARGS)
 
 crash: $(VENV)/.dev ## kill the broker under load, twenty times, and look for what is lost
-	$(BIN)/python -m pytest tests/crash -m crash $(ARGS)
+	$(BIN)/python -m pytest tests/crash -m crash -o faulthandler_timeout=1200 $(ARGS)
 
 interop: $(VENV)/.interop ## run real clients against Leveret and RabbitMQ, and compare
 	$(BIN)/python interop-tests/run.py $(ARGS)
