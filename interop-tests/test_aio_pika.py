@@ -27,7 +27,7 @@ async def open_channel(broker: Broker) -> AsyncIterator[AbstractChannel]:
 
 def message(body: bytes = b"x", **properties: object) -> aio_pika.Message:
     """A message."""
-    return aio_pika.Message(body, **properties)  # type: ignore[arg-type]
+    return aio_pika.Message(body, **properties)
 
 
 @with_asyncio
