@@ -27,6 +27,7 @@ from leveret.broker.server.committer import Answer, Failed, Loaded, LoadRequest,
 from leveret.broker.server.node import Node
 from leveret.protocol.methods import make
 from leveret.protocol.properties import NO_PROPERTIES, replace
+from leveret.storage.changes import QueuePurged
 from leveret.storage.memory import MemoryDisk, MemoryStore
 from leveret.storage.store import StoreError
 
@@ -60,6 +61,7 @@ class ManualStore:
 
     def __init__(self, disk: MemoryDisk) -> None:
         self.store = MemoryStore(disk)
+        self._disk = disk
         self.is_held = False
         self.failure: StoreError | None = None
         self.batches_written = 0
@@ -106,9 +108,20 @@ class ManualStore:
             rows = self.store.read(job.queue_id, job.after, job.up_to, job.limit, job.max_bytes)
             self._answers.append(Loaded(job, rows))
         else:
+            self._check(job)
             self.store.apply(job)
             self.batches_written += 1
             self._answers.append(Written(job))
+
+    def _check(self, batch: Batch) -> None:
+        """Refuse to remove what was never stored: stores keep counts, and count again when they seem wrong."""
+        for definition in batch.definitions:
+            if isinstance(definition, QueuePurged):
+                stored = self._disk.messages[definition.queue_id]
+                assert len(stored.between(definition.first, definition.last)) == definition.count
+        for queue_id, settled in batch.settled.items():
+            missing = [position for position in settled if position not in self._disk.messages[queue_id]]
+            assert not missing, f"positions {missing} of queue {queue_id} were not stored"
 
 
 class Broker:

@@ -312,3 +312,18 @@ def test_a_restored_queue_delivers_in_order_to_several_consumers() -> None:
     assert first == sorted(first)
     assert second == sorted(second)
     assert sorted(first + second) == list(range(COUNT))
+
+
+def test_only_messages_that_were_paged_out_are_removed_from_the_store() -> None:
+    broker = Broker(message_memory_bytes=MEMORY)
+    channel = broker.channel()
+    channel.declare("q")
+    publish(channel, 0, 100, NO_PROPERTIES)
+    channel.qos(100)
+    channel.consume("q")
+    publish(channel, 100, COUNT, NO_PROPERTIES)
+    assert paged(broker) > 0
+    written = broker.store.batches_written
+    channel.ack(100, multiple=True)
+    assert broker.store.batches_written == written
+    channel.ack(0, multiple=True)

@@ -1,7 +1,7 @@
 """In any conversation every message is ready, unacked or settled, once, and order is kept.
 
-Random publishes, gets, consumers, settlements, purges, restarts and crashes run against a broker with little memory and
-against a list: the plain version of a queue.
+Random publishes, gets, consumers, settlements, purges, restarts and crashes run against a broker with little
+memory and against a list: the plain version of a queue.
 """
 
 from __future__ import annotations
