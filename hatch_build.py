@@ -19,6 +19,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 # Modules whose docstring says HOT. They are compiled as one group, so that calls between them are direct.
 HOT_MODULES = [
     "broker/leveret/broker/methods/basic.py",
+    "broker/leveret/broker/model/backlog.py",
     "broker/leveret/broker/model/binding.py",
     "broker/leveret/broker/model/channel.py",
     "broker/leveret/broker/model/consumer.py",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pamqp import commands
 
-from leveret.broker.model.queue import WINDOW_MESSAGES
+from leveret.broker.model.backlog import WINDOW_MESSAGES
 from leveret.protocol.properties import NO_PROPERTIES, replace
 
 from .harness import PERSISTENT, Broker, ChannelOfTest, delivery_tag, is_redelivered
@@ -35,7 +35,7 @@ def publish(channel: ChannelOfTest, first: int, last: int, properties: bytes = P
 
 
 def paged(broker: Broker) -> int:
-    return broker.node.vhosts["/"].queues["q"]._paged_count
+    return broker.node.vhosts["/"].queues["q"].backlog.paged_count
 
 
 def drain(channel: ChannelOfTest, queue: str = "q") -> list[int]:

@@ -11,10 +11,11 @@ from leveret.protocol.frames import deliver_prefix, encode_ack, encode_nack
 if TYPE_CHECKING:
     from pamqp.base import Frame
 
+    from leveret.broker.model.backlog import Entry
     from leveret.broker.model.connection import Connection
     from leveret.broker.model.consumer import Consumer
     from leveret.broker.model.publish import Publish
-    from leveret.broker.model.queue import Entry, Queue
+    from leveret.broker.model.queue import Queue
     from leveret.broker.model.turn import Turn
     from leveret.broker.model.vhost import VHost
     from leveret.protocol.outbox import Outbox

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from leveret.broker.access import Users
 from leveret.broker.logs import get_logger
+from leveret.broker.model.backlog import WINDOW_BYTES, WINDOW_MESSAGES
 from leveret.broker.model.dead_lettering import publish_dead_letter
-from leveret.broker.model.queue import WINDOW_BYTES, WINDOW_MESSAGES, Queue
 from leveret.broker.model.replies import Replies
 from leveret.broker.model.turn import Turn
 from leveret.broker.model.vhost import QueueIds, VHost
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from leveret.broker.config import Settings
     from leveret.broker.model.channel import Channel
+    from leveret.broker.model.queue import Queue
     from leveret.storage.store import StoreError
 
 READ_MAX: Final = (
@@ -226,12 +227,10 @@ class Node:
             is_short_of_memory = turn.memory_bytes > self._memory_limit
             for queue in touched:
                 queue.deliver()
-                if queue.messages_ready > BEHIND_MESSAGES and queue.consumers:
+                if queue.backlog.count > BEHIND_MESSAGES and queue.consumers:
                     self.read_max = READ_MAX_BEHIND
-                if is_short_of_memory and not queue.is_deleted:
-                    queue.relieve()
-                    if queue.page_request is not None:
-                        self._paging[queue] = None
+                if is_short_of_memory and not queue.is_deleted and queue.backlog.relieve():
+                    self._paging[queue] = None
 
     def end_turn(self) -> None:
         """Deliver, read back, confirm, and hand the open batch to the store if it is free."""
@@ -279,9 +278,10 @@ class Node:
         self.turn.loads = {}
         for queue in loads:
             if not queue.is_deleted:
-                after, up_to = queue.load_range()
+                after, up_to = queue.backlog.load_range()
+                generation = queue.backlog.generation
                 self._store.read(
-                    LoadRequest(queue.id, queue.load_generation, after, up_to, WINDOW_MESSAGES, WINDOW_BYTES)
+                    LoadRequest(queue.id, generation, after, up_to, WINDOW_MESSAGES, WINDOW_BYTES)
                 )
 
     # -- the store's answers
@@ -322,9 +322,7 @@ class Node:
             paging = self._paging
             self._paging = {}
             for queue in paging:
-                if queue.page_request is not None and queue.page_request[0] <= batch.number:
-                    queue.page_out()
-                elif queue.page_request is not None:
+                if not queue.backlog.page_out(batch.number):
                     self._paging[queue] = None
 
     def _queue_by_id(self, queue_id: int) -> Queue | None:

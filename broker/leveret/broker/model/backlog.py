@@ -1,0 +1,519 @@
+"""The ready messages of one queue, in order: in memory, and in the store where there are many. HOT.
+
+Theory of operation
+-------------------
+Positions number a queue's messages and only grow. A message that waits is in one of three places, in this
+order:
+
+* `entries`: messages with a state of their own, an `Entry` each: requeued, read back from the store, or with
+  a deadline;
+* the paged-out range: messages that are only in the store; known are its ends, its count and its bytes;
+* `ready`: messages nobody has touched, at consecutive positions. A plain queue with quick consumers uses only
+  this: a run of publishes is one `extend`, and no object is made per message and queue.
+
+Messages leave from the left. A requeued entry goes back to its position, which is always left of the rest, so
+RabbitMQ's order is kept exactly. When `entries` runs low and something is paged out, the next window is asked
+for. In a queue with a message TTL, or once a message with an expiration arrived (`is_timed`), the first
+messages are made entries, and deadlines of the rest wait in `_ready_deadlines`; so deadlines work in the
+window, wherever in it.
+
+An entry is in the queue (`queued`), or out with a consumer or a getter (unacked), or gone. A queued entry
+that expires in the middle of `entries` stays there as a tombstone (`queued` False) until it is reached.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from heapq import heappop, heappush, merge
+from typing import TYPE_CHECKING, Final
+
+from leveret.protocol.content import Envelope, Message, encode_content, make_envelope
+
+if TYPE_CHECKING:
+    from leveret.broker.model.consumer import Consumer
+    from leveret.broker.model.queue import Queue
+    from leveret.broker.model.turn import Turn
+    from leveret.storage.changes import StoredContent, StoredMessage
+
+WINDOW_MESSAGES: Final = 2000  # of a long queue kept in memory ahead of its consumers
+WINDOW_BYTES: Final = 4 * 1024 * 1024
+MESSAGE_OVERHEAD: Final = 160  # bytes: what a waiting message takes beside its body
+
+
+class Entry:
+    """One message in one queue, with a state of its own."""
+
+    __slots__ = (
+        "consumer",
+        "expires_at_ms",
+        "is_spilled",
+        "message",
+        "position",
+        "queue",
+        "queued",
+        "redelivered",
+    )
+
+    def __init__(
+        self, queue: Queue, position: int, message: Message, redelivered: bool, expires_at_ms: int
+    ) -> None:
+        self.queue = queue
+        self.position = position
+        self.message = message
+        self.redelivered = redelivered
+        self.expires_at_ms = expires_at_ms  # 0 for never
+        self.is_spilled: bool = False  # the store has it because it had no room in memory
+        self.queued: bool = False
+        self.consumer: Consumer | None = None  # who has it; None while queued, and for basic.get
+
+
+class Backlog:
+    """What waits in a queue. Changes are noted in the turn's batch, memory in the turn's account.
+
+    Args:
+        queue: whose messages these are.
+        turn: what the current turn gathers.
+        queue_id: under which the store knows the queue.
+        durable: whether persistent messages go to the store.
+        is_timed: whether messages have deadlines from the start.
+    """
+
+    __slots__ = (
+        "_deadlines",
+        "_entries",
+        "_is_loading",
+        "_loaded_up_to",
+        "_paged_bytes",
+        "_paged_last",
+        "_queue",
+        "_queue_id",
+        "_ready",
+        "_ready_deadlines",
+        "_spilled_up_to",
+        "_turn",
+        "_uncertain_up_to",
+        "body_bytes",
+        "count",
+        "durable",
+        "entry_count",
+        "generation",
+        "is_timed",
+        "is_wanted",
+        "page_request",
+        "paged_count",
+        "ready_position",
+    )
+
+    def __init__(self, queue: Queue, turn: Turn, queue_id: int, durable: bool, is_timed: bool) -> None:
+        self._queue = queue
+        self._turn = turn
+        self._queue_id = queue_id
+        self.durable = durable
+        self.is_timed = is_timed
+        self.is_wanted: bool = False  # there are consumers, so the window is to be filled
+        self.count: int = 0  # of ready messages, wherever they are
+        self.body_bytes: int = 0  # of them
+        self.entry_count: int = 0  # entries without tombstones
+        self.ready_position: int = 1  # of the first message in `_ready`
+        self.paged_count: int = 0
+        # (batch, position): page out up to the position once the batch is durable
+        self.page_request: tuple[int, int] | None = None
+        # A read that was asked for before a purge, or for an earlier queue with this id, is ignored.
+        turn.load_generation += 1
+        self.generation: int = turn.load_generation
+        self._entries: deque[Entry] = deque()
+        self._deadlines: list[tuple[int, int, Entry]] = []  # heap by time, then position
+        self._ready: deque[Message] = deque()
+        self._ready_deadlines: dict[int, int] = {}  # position in `_ready` -> wall-clock ms
+        self._paged_bytes: int = 0
+        self._paged_last: int = 0
+        self._loaded_up_to: int = 0  # the paged-out range begins behind this position
+        self._spilled_up_to: int = 0  # transient messages up to here are in the store
+        self._uncertain_up_to: int = 0  # messages of an earlier run up to here may have been delivered in it
+        self._is_loading: bool = False
+
+    # -- in
+
+    def append(self, messages: list[Message], body_bytes: int, ttl_ms: int) -> None:
+        """Append messages of one envelope.
+
+        Args:
+            messages: in order; not kept.
+            body_bytes: of all of them together.
+            ttl_ms: after which they expire, -1 for never.
+        """
+        count = len(messages)
+        turn = self._turn
+        ready = self._ready
+        persistent = self.durable and messages[0].envelope.persistent
+        if persistent:
+            stored: list[StoredContent] = messages  # type: ignore[assignment]  # a list is invariant
+            turn.batch.enqueue(self._queue_id, self.ready_position + len(ready), stored)
+            turn.unwritten_bytes += body_bytes
+        if ttl_ms >= 0:
+            self._note_deadlines(count, turn.now_ms + ttl_ms, persistent)
+        ready.extend(messages)
+        self.count += count
+        self.body_bytes += body_bytes
+        turn.memory_bytes += body_bytes + count * MESSAGE_OVERHEAD
+        if self.is_timed:
+            self.refill()
+
+    def _note_deadlines(self, count: int, expires_at_ms: int, persistent: bool) -> None:
+        """Remember the deadline of `count` messages about to be appended."""
+        self.is_timed = True
+        position = self.ready_position + len(self._ready)
+        for _ in range(count):
+            self._ready_deadlines[position] = expires_at_ms
+            if persistent:
+                self._turn.batch.expire_at(self._queue_id, position, expires_at_ms)
+            position += 1
+
+    def put_back(self, entries: list[Entry]) -> None:
+        """Queue entries again, each at its old position. `entries` is in no particular order."""
+        entries.sort(key=_position)
+        body_bytes = 0
+        for entry in entries:
+            entry.queued = True
+            body_bytes += entry.message.body_bytes
+            if entry.expires_at_ms:
+                self._watch(entry)
+        count = len(entries)
+        self.count += count
+        self.body_bytes += body_bytes
+        self._turn.memory_bytes += body_bytes + count * MESSAGE_OVERHEAD
+        self.entry_count += count
+        if not self._entries or entries[-1].position < self._entries[0].position:
+            self._entries.extendleft(reversed(entries))
+        else:
+            self._entries = deque(merge(self._entries, entries, key=_position))
+
+    # -- out
+
+    @property
+    def ready_count(self) -> int:
+        """Messages that nobody has touched."""
+        return len(self._ready)
+
+    def take_ready(self, count: int) -> list[Message]:
+        """Take the first messages of `ready`; the first of them is at `ready_position`.
+
+        There must be as many, no entries, and nothing paged out.
+        """
+        ready = self._ready
+        messages: list[Message]
+        if count == len(ready):
+            messages = list(ready)
+            ready.clear()
+        else:
+            messages = [ready.popleft() for _ in range(count)]
+        self.ready_position += count
+        body_bytes = 0
+        for message in messages:
+            body_bytes += message.body_bytes
+        self._took(count, body_bytes)
+        return messages
+
+    def take_entries(self, count: int) -> list[Entry]:
+        """Take the first entries. There must be as many."""
+        taken: list[Entry] = []
+        body_bytes = 0
+        while len(taken) < count:
+            entry = self._entries.popleft()
+            if entry.queued:
+                entry.queued = False
+                body_bytes += entry.message.body_bytes
+                taken.append(entry)
+        self.entry_count -= count
+        self._took(count, body_bytes)
+        return taken
+
+    def pop(self) -> Entry | None:
+        """Take the message at the head; None if there is none, or it has to be read back first."""
+        if not self.entry_count:
+            self.refill()
+        if self.entry_count:
+            return self.take_entries(1)[0]
+        if self.paged_count:
+            self._request_load()
+            return None
+        if not self._ready:
+            return None
+        entry = self.entry_of(self._ready[0], self.ready_position)
+        self.take_ready(1)
+        return entry
+
+    def entry_of(self, message: Message, position: int) -> Entry:
+        """Make an entry for a message that is, or was until now, in `ready`."""
+        entry = Entry(self._queue, position, message, False, 0)
+        if position <= self._spilled_up_to:
+            entry.is_spilled = True
+        return entry
+
+    def _took(self, count: int, body_bytes: int) -> None:
+        self.count -= count
+        self.body_bytes -= body_bytes
+        self._turn.memory_bytes -= body_bytes + count * MESSAGE_OVERHEAD
+
+    def is_stored_at(self, position: int) -> bool:
+        """Whether messages at this position may be in the store."""
+        return self.durable or position <= self._spilled_up_to
+
+    @property
+    def has_spilled(self) -> bool:
+        """Whether messages are, or were, in the store for want of memory."""
+        return self._spilled_up_to > 0
+
+    def forget_entry(self, entry: Entry) -> None:
+        """Remove a message from the store, if it is there."""
+        message = entry.message
+        if entry.is_spilled or (self.durable and message.envelope.persistent):
+            self._turn.batch.settle(self._queue_id, entry.position, message.body_bytes)
+
+    def forget(self, message: Message, position: int) -> None:
+        """Do the same for a message that is, or was until now, in `ready`."""
+        if (self.durable and message.envelope.persistent) or position <= self._spilled_up_to:
+            self._turn.batch.settle(self._queue_id, position, message.body_bytes)
+
+    # -- deadlines
+
+    @property
+    def next_deadline_ms(self) -> int:
+        """When the next message in the window expires; 0 for never."""
+        return self._deadlines[0][0] if self._deadlines else 0
+
+    def expire(self, up_to_ms: int) -> list[Entry]:
+        """Take all messages in the window whose deadline is not after a time, by deadline."""
+        expired: list[Entry] = []
+        deadlines = self._deadlines
+        while deadlines and deadlines[0][0] <= up_to_ms:
+            while deadlines and deadlines[0][0] <= up_to_ms:
+                entry = heappop(deadlines)[2]
+                if entry.queued and entry.expires_at_ms <= up_to_ms:
+                    entry.queued = False  # a tombstone, unless it is the head
+                    self.entry_count -= 1
+                    self._took(1, entry.message.body_bytes)
+                    expired.append(entry)
+            entries = self._entries
+            while entries and not entries[0].queued:
+                entries.popleft()
+            self.refill()  # and what comes into the window may be due, too
+        return expired
+
+    def _watch(self, entry: Entry) -> None:
+        heappush(self._deadlines, (entry.expires_at_ms, entry.position, entry))
+        self._queue.arm(entry.expires_at_ms)
+
+    # -- the window of a long queue
+
+    def refill(self) -> None:
+        """Keep `entries` filled where somebody waits for messages, or deadlines are watched."""
+        if self.entry_count > WINDOW_MESSAGES // 2:
+            return
+        if self.paged_count:
+            if self.is_wanted or self.is_timed:
+                self._request_load()
+        elif self.is_timed and self._ready:
+            self._make_entries(self._window() - self.entry_count)
+
+    def _request_load(self) -> None:
+        """Have the next messages of the paged-out range read back."""
+        if not self._is_loading:
+            self._is_loading = True
+            self._turn.loads[self._queue] = None
+
+    def _window(self) -> int:
+        """Return how many messages to keep in memory at the head: fewer if they are large."""
+        average = self.body_bytes // self.count if self.count else 0
+        if average * WINDOW_MESSAGES > WINDOW_BYTES:
+            return max(1, WINDOW_BYTES // average)
+        return WINDOW_MESSAGES
+
+    def _make_entries(self, count: int) -> None:
+        """Give the first messages of `ready` a state of their own. Nothing may be paged out."""
+        ready = self._ready
+        deadlines = self._ready_deadlines
+        count = max(0, min(count, len(ready)))  # the window may be more than full with requeued messages
+        for _ in range(count):
+            position = self.ready_position
+            entry = self.entry_of(ready.popleft(), position)
+            entry.queued = True
+            self._entries.append(entry)
+            self.ready_position = position + 1
+            if deadlines and position in deadlines:
+                entry.expires_at_ms = deadlines.pop(position)
+                self._watch(entry)
+        self.entry_count += count
+
+    def relieve(self) -> bool:
+        """Begin to page out what lies behind the window, because memory is short.
+
+        Persistent messages are in the store or on their way there; transient ones are spilled with the open
+        batch. All of them leave memory when that batch is durable (`page_out`).
+
+        Returns:
+            whether there is such a request now.
+        """
+        window = self._window()
+        if self.page_request is not None or len(self._ready) <= window:
+            return self.page_request is not None
+        if not self.paged_count:
+            self._make_entries(window - self.entry_count)
+        batch = self._turn.batch
+        position = self.ready_position
+        for message in self._ready:
+            if position > self._spilled_up_to and not (self.durable and message.envelope.persistent):
+                batch.spill(self._queue_id, position, message)
+                self._turn.unwritten_bytes += message.body_bytes
+                expires_at_ms = self._ready_deadlines.get(position, 0)
+                if expires_at_ms:
+                    batch.expire_at(self._queue_id, position, expires_at_ms)
+            position += 1
+        self._spilled_up_to = position - 1
+        self.page_request = (batch.number, position - 1)
+        return True
+
+    def page_out(self, durable: int) -> bool:
+        """Drop from memory what `relieve` asked for, if the store has it by now.
+
+        Args:
+            durable: number of the last durable batch.
+
+        Returns:
+            whether the request is done with.
+        """
+        if self.page_request is None:
+            return True
+        batch, up_to = self.page_request
+        if batch > durable:
+            return False
+        self.page_request = None
+        if not self.paged_count:
+            self._make_entries(self._window() - self.entry_count)
+            self._loaded_up_to = self.ready_position - 1
+        ready = self._ready
+        count = 0
+        body_bytes = 0
+        while ready and self.ready_position <= up_to:
+            body_bytes += ready.popleft().body_bytes
+            if self._ready_deadlines:
+                self._ready_deadlines.pop(self.ready_position, None)
+            self.ready_position += 1
+            count += 1
+        if count:
+            self.paged_count += count
+            self._paged_bytes += body_bytes
+            self._paged_last = self.ready_position - 1
+            self._turn.memory_bytes -= body_bytes + count * MESSAGE_OVERHEAD
+            self.refill()
+        return True
+
+    def load_range(self) -> tuple[int, int]:
+        """Return the range to read back: behind the first position, up to the second."""
+        return self._loaded_up_to, self._paged_last
+
+    def loaded(self, rows: list[StoredMessage]) -> None:
+        """Take back the next messages of the paged-out range."""
+        self._is_loading = False
+        body_bytes = 0
+        envelope: Envelope | None = None
+        for row in rows:
+            if (
+                envelope is None
+                or envelope.raw != row.properties
+                or envelope.routing_key != row.routing_key
+                or envelope.exchange != row.exchange
+                or envelope.dead_lettered != row.dead_lettered
+            ):
+                envelope = make_envelope(row.exchange, row.routing_key, row.properties)
+                envelope.dead_lettered = row.dead_lettered
+            content = encode_content(envelope.channel, envelope.frame_max, row.properties, row.body)
+            message = Message(envelope, content, len(row.body))
+            redelivered = row.position <= self._uncertain_up_to
+            entry = Entry(self._queue, row.position, message, redelivered, row.expires_at_ms or 0)
+            entry.is_spilled = not row.persistent
+            entry.queued = True
+            self._entries.append(entry)
+            body_bytes += message.body_bytes
+            if entry.expires_at_ms:
+                self.is_timed = True
+                self._watch(entry)
+        count = len(rows)
+        self.entry_count += count
+        self._turn.memory_bytes += body_bytes + count * MESSAGE_OVERHEAD
+        self.paged_count -= count
+        self._paged_bytes -= body_bytes
+        if rows:
+            self._loaded_up_to = rows[-1].position
+        if not rows or self._loaded_up_to >= self._paged_last:
+            # Whatever the counts say, there is no more; somebody may have edited the file.
+            self.count -= self.paged_count
+            self.body_bytes -= self._paged_bytes
+            self.paged_count = 0
+            self._paged_bytes = 0
+        self.refill()
+
+    def restore(
+        self, messages: int, body_bytes: int, first: int, last: int, uncertain_up_to: int, watch: bool
+    ) -> None:
+        """Begin with what the store holds: all of it paged out.
+
+        Args:
+            messages: how many.
+            body_bytes: of all of them.
+            first: position of the first, 1 if there is none.
+            last: position of the last, 0 if there is none.
+            uncertain_up_to: messages up to this position count as redelivered.
+            watch: read the first window at once: messages may have deadlines that somebody depends on.
+        """
+        self.count = self.paged_count = messages
+        self.body_bytes = self._paged_bytes = body_bytes
+        self._loaded_up_to = first - 1
+        self._paged_last = last
+        self.ready_position = last + 1
+        self._uncertain_up_to = uncertain_up_to
+        self._spilled_up_to = last
+        if messages and (watch or self.is_timed):
+            self._request_load()
+
+    # -- all at once
+
+    def purge(self) -> None:
+        """Drop everything, also from the store."""
+        for entry in self._entries:
+            if entry.queued:
+                entry.queued = False
+                self.forget_entry(entry)
+        position = self.ready_position
+        if self.is_stored_at(position):
+            for message in self._ready:
+                self.forget(message, position)
+                position += 1
+        if self.paged_count:
+            first = self._loaded_up_to + 1
+            self._turn.batch.purge(
+                self._queue_id, first, self._paged_last, self.paged_count, self._paged_bytes
+            )
+        self.clear()
+
+    def clear(self) -> None:
+        """Drop everything from memory."""
+        turn = self._turn
+        in_memory = self.count - self.paged_count
+        turn.memory_bytes -= self.body_bytes - self._paged_bytes + in_memory * MESSAGE_OVERHEAD
+        self.ready_position += len(self._ready)
+        self._ready.clear()
+        self._ready_deadlines.clear()
+        self._entries.clear()
+        self.entry_count = 0
+        self._deadlines.clear()
+        self.paged_count = self._paged_bytes = 0
+        self.count = self.body_bytes = 0
+        self._is_loading = False
+        turn.loads.pop(self._queue, None)
+        turn.load_generation += 1
+        self.generation = turn.load_generation
+
+
+def _position(entry: Entry) -> int:
+    return entry.position
