@@ -114,7 +114,7 @@ class ManualStore:
             self._answers.append(Written(job))
 
     def _check(self, batch: Batch) -> None:
-        """Refuse to remove what was never stored: stores keep counts, and count again when they seem wrong."""
+        """Refuse to remove what was never stored: an engine that counts would have to count again."""
         for definition in batch.definitions:
             if isinstance(definition, QueuePurged):
                 stored = self._disk.messages[definition.queue_id]
