@@ -43,6 +43,8 @@ class Queue:
     __slots__ = (
         "_delivered_up_to",
         "_is_limited",
+        "_shares_channels",
+        "active_consumer",
         "arguments",
         "armed_at_ms",
         "auto_delete",
@@ -83,6 +85,8 @@ class Queue:
         self.arguments = arguments
         self.consumers: list[Consumer] = []  # by priority, highest first; whose turn is next first
         self.exclusive_consumer: bool = False
+        self.active_consumer: Consumer | None = None  # where there is a single active consumer: this one
+        self._shares_channels: bool = False  # some consumers are on the same channel
         self.is_deleted: bool = False
         self.messages_unacknowledged: int = 0
         self.last_used_ms: int = turn.now_ms
@@ -220,8 +224,8 @@ class Queue:
         if len(consumers) == 1:
             return consumers if consumers[0].room() > 0 else []
         if self.arguments.single_active_consumer:
-            active = min(consumers, key=_registration)
-            return [active] if active.room() > 0 else []
+            active = self.active_consumer
+            return [active] if active is not None and active.room() > 0 else []
         takers: list[Consumer] = []
         for consumer in consumers:
             if takers and consumer.priority != takers[0].priority:
@@ -241,8 +245,8 @@ class Queue:
             its_room = consumer.room()
             if its_room < room:
                 room = its_room
-        if takers[0].channel.global_prefetch_count and len(self.consumers) > 1:
-            room = 1
+        if len(self.consumers) > 1 and (self._shares_channels or takers[0].channel.global_prefetch_count):
+            room = 1  # a channel gets messages in order, whichever of its consumers they are for
         backlog = self.backlog
         average = backlog.body_bytes // backlog.count
         if average * room > DELIVER_BYTES:
@@ -497,6 +501,9 @@ class Queue:
         while index and self.consumers[index - 1].priority < consumer.priority:
             index -= 1
         self.consumers.insert(index, consumer)
+        if self.active_consumer is None:
+            self.active_consumer = consumer
+        self._note_shared_channels()
         self.backlog.is_wanted = True
         self.exclusive_consumer = consumer.exclusive
         self.note_deliveries_begin()
@@ -509,6 +516,9 @@ class Queue:
             whether the queue must be deleted now (auto-delete, and this was the last one).
         """
         self.consumers.remove(consumer)
+        self._note_shared_channels()
+        if consumer is self.active_consumer:  # of those that wait the oldest of the highest priority follows
+            self.active_consumer = self.consumers[0] if self.consumers else None
         if not self.consumers:
             self.backlog.is_wanted = False
             self.exclusive_consumer = False
@@ -517,6 +527,9 @@ class Queue:
             return self.auto_delete
         self.turn.touched[self] = None
         return False
+
+    def _note_shared_channels(self) -> None:
+        self._shares_channels = len({consumer.channel for consumer in self.consumers}) < len(self.consumers)
 
     # -- all at once
 
