@@ -130,6 +130,13 @@ def test_two_messages_mean_the_same_at_every_two_splits() -> None:
     )
 
 
+def test_messages_keep_their_properties_at_every_split() -> None:
+    one, two = (publish(1, properties=replace(app_id=app_id)) for app_id in ("one", "two"))
+    data = b"".join([*one, *two, *one * 2, *two * 2, *one])
+    expected = effects_by_the_oracle(data)
+    assert all(effects_of([data[:place], data[place:]]) == expected for place in range(len(data) + 1))
+
+
 @given(streams, cut_places)
 def test_an_input_that_stops_anywhere_has_said_what_was_complete(frames: Frames, cuts: list[int]) -> None:
     data = b"".join(frames)[: (cuts or [500])[0] * len(b"".join(frames)) // 1000]

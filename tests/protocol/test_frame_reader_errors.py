@@ -21,6 +21,7 @@ from leveret.protocol.errors import (
     PreconditionFailed,
     UnexpectedFrame,
 )
+from leveret.protocol.properties import replace
 
 from .frame_oracle import (
     METHOD,
@@ -109,6 +110,12 @@ REFUSALS = [
         "type 2, all octets = <<0,60,0,0,0,0,0,0,0,0,0,4,0,0>>",
     ),
     wrong_end(
+        "the header of an empty body that ends wrong",
+        [PUBLISH_FRAME],
+        PEER.content_header(1, 0),
+        "type 2, all octets = <<0,60,0,0,0,0,0,0,0,0,0,0,0,0>>",
+    ),
+    wrong_end(
         "a body that ends wrong",
         [PUBLISH_FRAME, HEADER],
         PEER.body(1, b"abcd"),
@@ -140,6 +147,14 @@ REFUSALS = [
         [publish_frame(1, "", "k" * 56)],
         FrameError,
         "type 1, all octets = <<>>: {frame_too_large,65,56}",
+        channel=0,
+        is_lost=True,
+    ),
+    Refusal(
+        "a header that is too large",
+        [PUBLISH_FRAME, PEER.content_header(1, 0, replace(app_id="x" * 50))],
+        FrameError,
+        "type 2, all octets = <<>>: {frame_too_large,65,56}",
         channel=0,
         is_lost=True,
     ),
@@ -193,6 +208,13 @@ REFUSALS = [
     Refusal(
         "a body longer than announced",
         [PUBLISH_FRAME, HEADER, PEER.body(1, b"abcde")],
+        FrameError,
+        "content body frame exceeds remaining content size",
+        PUBLISH,
+    ),
+    Refusal(
+        "a long body longer than announced",
+        [PUBLISH_FRAME, PEER.content_header(1, 49), PEER.body(1, bytes(50))],
         FrameError,
         "content body frame exceeds remaining content size",
         PUBLISH,
@@ -356,6 +378,13 @@ def test_a_message_that_is_too_large_closes_its_channel_at_its_header(
     assert isinstance(last, Message)
     assert (first.channel, last.channel) == (1, 2)
     assert reader.is_discarding(1)
+
+
+def test_a_message_that_is_too_large_is_refused_also_when_all_of_it_is_there() -> None:
+    first, refused = effects_in([b"".join([*publish(1), *publish(1, body=bytes(301))])])
+    assert isinstance(first, Message)
+    text = "message size 301 is larger than configured max size 300"
+    assert refused == Failure(PreconditionFailed, text, PUBLISH, 1)
 
 
 def test_a_message_of_exactly_the_largest_size_is_taken() -> None:
