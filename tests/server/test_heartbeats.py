@@ -6,8 +6,12 @@ and TCP Keepalives".
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 from pamqp import commands
+
+from leveret.broker.server.session import Session
 
 from ..peer import Heartbeat, Peer
 from .closes import answer, is_gone, opened
@@ -95,3 +99,13 @@ def test_what_a_silent_client_had_is_given_to_others() -> None:
     assert message is not None
     assert message.body == b"a"
     assert not other.exists("its own")
+
+
+def test_closed_connections_are_forgotten_before_their_heartbeats_are_due() -> None:
+    broker = Broker()
+    gc.collect()
+    before = sum(isinstance(thing, Session) for thing in gc.get_objects())
+    for _ in range(1_500):
+        broker.connect(heartbeat=65535).vanish()
+    gc.collect()
+    assert sum(isinstance(thing, Session) for thing in gc.get_objects()) - before < 600

@@ -8,7 +8,7 @@ without any of them.
 from __future__ import annotations
 
 import platform
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from math import inf
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -45,6 +45,8 @@ MEMORY_OVERRUN: Final = 1.1  # of the message memory; above it publishers wait f
 DELIVER_ROUNDS_MAX: Final = (
     10_000  # of dead-lettering and delivering in one turn; the rest waits for the next
 )
+TIMERS_MIN: Final = 1000  # beyond this and the next for each session, timers of closed sessions are removed
+TIMERS_PER_SESSION: Final = 8
 SHUTDOWN_TEXT: Final = "broker forced connection closure with reason 'shutdown'"
 
 
@@ -170,6 +172,9 @@ class Node:
         self.sessions.pop(session, None)
         self._waiting.pop(session, None)
         self._resumable.pop(session, None)
+        if len(self._timers) > TIMERS_MIN + TIMERS_PER_SESSION * len(self.sessions):
+            self._timers = [timer for timer in self._timers if timer[2] in self.sessions]
+            heapify(self._timers)
         self._changed.pop(session, None)
         if self._is_stopping and not self.sessions:
             self._finish_stopping()
