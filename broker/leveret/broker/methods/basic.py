@@ -271,7 +271,7 @@ def basic_consume(channel: Channel, method: commands.Basic.Consume) -> None:
     ):
         raise AccessRefused(f"queue '{name}' in vhost '{vhost.name}' in exclusive use")
     consumer = Consumer(
-        channel, queue, tag, method.no_ack, method.exclusive, priority, arguments, vhost.next_registration()
+        channel, queue, tag, method.no_ack, method.exclusive, priority, arguments
     )
     channel.consumers[tag] = consumer
     queue.add_consumer(consumer)

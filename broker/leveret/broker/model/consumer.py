@@ -28,7 +28,6 @@ class Consumer:
         "prefix",
         "priority",
         "queue",
-        "registration",
         "tag",
         "unacked_count",
     )
@@ -42,7 +41,6 @@ class Consumer:
         exclusive: bool,
         priority: int,
         arguments: Table,
-        registration: int,
     ) -> None:
         self.channel = channel
         self.queue = queue
@@ -51,7 +49,6 @@ class Consumer:
         self.exclusive = exclusive
         self.priority = priority
         self.arguments = arguments
-        self.registration = registration  # grows with each consumer; tells who came first
         self.prefetch_count: int = (
             channel.prefetch_count
         )  # the channel's at this moment; a later change is for others

@@ -556,7 +556,3 @@ class Queue:
         if self.is_stored:
             self.turn.batch.delete_queue(self.id)
         return count
-
-
-def _registration(consumer: Consumer) -> int:
-    return consumer.registration

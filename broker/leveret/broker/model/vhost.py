@@ -107,7 +107,6 @@ class VHost:
 
     __slots__ = (
         "_queue_ids",
-        "_registrations",
         "_token",
         "_topology",
         "exchanges",
@@ -134,7 +133,6 @@ class VHost:
         self._queue_ids = queue_ids
         self._token = token
         self._topology = Topology()
-        self._registrations: int = 0
         self.exchanges[""] = Exchange.default(name, self.queues)
         for exchange_name, type_name, internal in PREDECLARED:
             self.exchanges[exchange_name] = Exchange(
@@ -179,11 +177,6 @@ class VHost:
     def generate_name(self, prefix: str) -> str:
         """Return a name that nobody can guess: a prefix, a hyphen, 22 characters."""
         return f"{prefix}-{self._token(NAME_BYTES)}"
-
-    def next_registration(self) -> int:
-        """Return a number that grows with each consumer."""
-        self._registrations += 1
-        return self._registrations
 
     # -- exchanges
 
