@@ -405,6 +405,41 @@ def test_a_single_active_consumer_gets_everything_until_it_goes() -> None:
     assert two.bodies() == [b"3", b"4"]
 
 
+def test_consumers_of_one_channel_take_turns_and_the_channel_gets_messages_in_order() -> None:
+    channel = Broker().channel()
+    channel.declare("q")
+    channel.consume("q", "a")
+    channel.consume("q", "b")
+    channel.publish_all("q", *bodies(1, 5))
+    deliveries = channel.delivered()
+    assert [delivery.body for delivery in deliveries] == bodies(1, 5)
+    assert [delivery_tag(delivery) for delivery in deliveries] == [1, 2, 3, 4, 5]
+    assert [
+        delivery.method.consumer_tag
+        for delivery in deliveries
+        if isinstance(delivery.method, commands.Basic.Deliver)
+    ] == ["a", "b", "a", "b", "a"]
+
+
+def test_after_the_single_active_consumer_comes_the_highest_priority_and_keeps_its_place() -> None:
+    client = Broker().connect()
+    one, two, three, four = (client.channel(number) for number in (1, 2, 3, 4))
+    one.declare("q", arguments={"x-single-active-consumer": True})
+    one.consume("q")
+    two.consume("q")
+    three.consume("q", arguments={"x-priority": 1})
+    one.cancel()
+    one.publish("q", b"1")
+    four.consume("q", arguments={"x-priority": 2})
+    one.publish("q", b"2")
+    assert [channel.bodies() for channel in (one, two, three, four)] == [[], [], [b"1", b"2"], []]
+    three.cancel()
+    one.publish("q", b"3")
+    four.cancel()
+    one.publish("q", b"4")
+    assert [channel.bodies() for channel in (one, two, three, four)] == [[], [b"4"], [], [b"3"]]
+
+
 def test_a_single_active_consumer_cannot_be_exclusive() -> None:
     channel = Broker().channel()
     channel.declare("q", arguments={"x-single-active-consumer": True})

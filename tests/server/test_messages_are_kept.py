@@ -223,4 +223,4 @@ class QueueMachine(RuleBasedStateMachine):
 
 
 TestMessagesAreKept = QueueMachine.TestCase
-TestMessagesAreKept.settings = settings(max_examples=40, stateful_step_count=30)
+TestMessagesAreKept.settings = settings(max_examples=25, stateful_step_count=30)

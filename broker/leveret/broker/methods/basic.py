@@ -270,9 +270,7 @@ def basic_consume(channel: Channel, method: commands.Basic.Consume) -> None:
         method.exclusive and (queue.consumers or queue.arguments.single_active_consumer)
     ):
         raise AccessRefused(f"queue '{name}' in vhost '{vhost.name}' in exclusive use")
-    consumer = Consumer(
-        channel, queue, tag, method.no_ack, method.exclusive, priority, arguments
-    )
+    consumer = Consumer(channel, queue, tag, method.no_ack, method.exclusive, priority, arguments)
     channel.consumers[tag] = consumer
     queue.add_consumer(consumer)
     if not method.nowait:
