@@ -18,11 +18,11 @@ must get it. A copy is WAITING (in the queue, as far as we know), HELD (delivere
 DROPPED (rejected without requeue; then a copy in the dead letter queue is expected). When the consumer's
 channel ends, HELD copies are WAITING again. What is in doubt is kept in doubt, never guessed:
 
-* **Settlements have no answer.** One counts as durable when its channel lived `ack_window_s` longer and no
-  broker was killed within that time, or at once when tx.commit-ok arrived. One that is younger when its
-  channel is lost or the broker killed is *uncertain*: the copy may come back once. The window is the bound
-  that P5 promises, with room for sockets and scheduling; how many messages did come back is counted, and
-  bounded by `ack_window_count` a kill.
+* **Settlements have no answer**, but what the broker makes durable it makes durable in order. One counts as
+  durable when a message published `margin_s` later is confirmed (the margin is for sockets that are read in
+  turn), or after `quiet_s` when nobody publishes, or at once when tx.commit-ok arrives. One that is younger
+  when its channel is lost or the broker killed is *uncertain*: the copy may come back once. How many did, and
+  how old the oldest was, is counted, and their number after one kill has a bound, `come_back`.
 * **A delivery may have reached a connection that died with it unread**, so a first sighting may say
   redelivered=true if the copy was in the queue when a consumer of that queue ended or the broker was killed.
   The broker takes some time to notice a cut connection: `notice_s`. The other way round there is no doubt:
@@ -75,13 +75,15 @@ class HistoryError(Exception):
 class Limits:
     """What the checker takes as the bounds of the promise.
 
-    `ack_window_s`: an older settlement is durable. `ack_window_count`: at most so many settled messages come
-    back after one kill. `notice_s`: how long a broker may take to notice a connection that was cut.
-    `violations`: list so many of each property.
+    `margin_s`: a settlement is durable when a message published so much later is confirmed. `quiet_s`: and it
+    is durable at this age in any case. `come_back`: at most so many settled messages come back after one
+    kill. `notice_s`: how long a broker may take to notice a connection that was cut. `violations`: list so
+    many of each property.
     """
 
-    ack_window_s: float = 1.0
-    ack_window_count: int = 2000
+    margin_s: float = 0.5
+    quiet_s: float = 3.0
+    come_back: int = 5000
     notice_s: float = 1.0
     violations: int = 200
 
@@ -144,12 +146,14 @@ class Message:
         "n",
         "persistent",
         "properties",
+        "published",
         "returned",
     )
 
     def __init__(self, channel: Channel, event: Event, life: int) -> None:
         self.channel = channel
         self.n: int = event["n"]
+        self.published: float = event["t"]
         self.exchange: str = sys.intern(event["exchange"])
         self.key: str = sys.intern(event["key"])
         self.body = bytes.fromhex(event["body"])
@@ -250,7 +254,8 @@ class Checker:
         self._channels: dict[str, Channel] = {}
         self._queues: dict[str, QueueView] = {}
         self._objects: dict[tuple[str, str], Metadata] = {}
-        # Settled within the window, oldest first; the only place where time retires something.
+        self._synced = 0.0  # what was settled before is durable
+        # Settled later than that, oldest first.
         self._recent: deque[tuple[float, Message, Copy, Channel]] = deque()
         self._came_back = 0  # settled messages that came back in this life
         self._handlers = {
@@ -280,7 +285,7 @@ class Checker:
         self.t = event["t"]
         name = event["event"]
         self.counts[name] += 1
-        if self._recent and self._recent[0][0] < self.t - self.limits.ack_window_s:
+        if self._recent and self._recent[0][0] < max(self._synced, self.t - self.limits.quiet_s):
             self._let_time_pass()
         self._handlers[name](event)
 
@@ -375,6 +380,8 @@ class Checker:
             message = channel.unconfirmed.pop(n)
             message.confirm = CONFIRMED if event["ack"] else REFUSED
             self.counts["confirmed" if event["ack"] else "nacked"] += 1
+            if event["ack"] and message.persistent and message.copies:
+                self._synced = max(self._synced, message.published - self.limits.margin_s)
             if not message.returned:
                 self._report(
                     "P6", "not returned", f"{message} matches no queue, is mandatory, and was confirmed"
@@ -492,11 +499,11 @@ class Checker:
                 if undone < len(self._starts):
                     self.oldest_return_s = max(self.oldest_return_s, self._kills[undone] - copy.ended)
             self._came_back += 1
-            if self._came_back == self.limits.ack_window_count + 1:
+            if self._came_back == self.limits.come_back + 1:
                 self._report(
                     "P5",
                     "too many came back",
-                    f"over {self.limits.ack_window_count} settled messages after one kill",
+                    f"over {self.limits.come_back} settled messages after one kill",
                 )
         if copy.dead is not None:  # its dead-lettering is undone too, and may happen again
             self._forget_holder(copy.dead)
@@ -606,7 +613,7 @@ class Checker:
             self._end_durably(message, copy)
 
     def _let_time_pass(self) -> None:
-        horizon = self.t - self.limits.ack_window_s
+        horizon = max(self._synced, self.t - self.limits.quiet_s)
         while self._recent and self._recent[0][0] < horizon:
             ended, message, copy, _ = self._recent.popleft()
             if copy.ended == ended and not copy.uncertain:

@@ -148,7 +148,7 @@ class Run:
         self._end([*publishers, *administrators])
         self._drain(consumers)
         if self.plan.kills:
-            self._let_live(self.plan.limits.ack_window_s + 0.2)
+            self._let_live(self.plan.limits.quiet_s + 0.2)
             self._die()
             consumers = self._consumers(len(CONSUMED))
             administrators = self._administrators(self.plan.administrators)
@@ -265,9 +265,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--command", default=DEFAULT_COMMAND, help="how to start the broker, with {port} and {data}"
     )
-    parser.add_argument(
-        "--ack-window", type=float, default=1.0, help="settlements older than this are durable (s)"
-    )
+    parser.add_argument("--margin", type=float, default=0.5, help="see Limits in checker.py")
+    parser.add_argument("--quiet", type=float, default=3.0, help="see Limits in checker.py")
     parser.add_argument(
         "--running", type=int, metavar="PORT", help="work with a running broker, and kill nobody"
     )
@@ -280,7 +279,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"{directory} is not empty: old data would look like a violation")
     print(f"data and history in {directory}", flush=True)
     kills = 0 if options.running else options.kills
-    limits = Limits(ack_window_s=options.ack_window)
+    limits = Limits(margin_s=options.margin, quiet_s=options.quiet)
     shortest, longest = options.life
     plan = Plan(options.seed, kills, shortest, longest, last_s=options.last, limits=limits)
     broker: Broker = (

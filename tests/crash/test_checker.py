@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-LIMITS = Limits(ack_window_s=0.1, ack_window_count=3, notice_s=0.05)
+LIMITS = Limits(margin_s=0.02, quiet_s=0.1, come_back=3, notice_s=0.05)
 
 
 def sha(text: str) -> str:
@@ -421,6 +421,33 @@ def test_a_message_that_comes_back_long_after_its_ack_is_named(story: Story) -> 
     assert story.verdict() == ["P5 came back"]
 
 
+def test_an_ack_is_durable_when_a_later_publish_is_confirmed(story: Story) -> None:
+    story.consume("c", "a")
+    story.send(1)
+    story.take("c", 1)
+    story.wait(LIMITS.margin_s)
+    story.send(2, queues=("b",))
+    story.kill("p", "c")
+    story.consume("c", "a", "b")
+    story.take("c", 1, again=True)
+    story.take("c", 2, queue="b")
+    assert story.verdict() == ["P5 came back"]
+
+
+def test_a_publish_before_the_ack_says_nothing_about_it(story: Story) -> None:
+    story.consume("c", "a")
+    story.send(1)
+    story.publish(2, "b")
+    story.take("c", 1)
+    story.wait(LIMITS.margin_s)
+    story.confirm(2)
+    story.kill("p", "c")
+    story.consume("c", "a", "b")
+    story.take("c", 1, again=True)
+    story.take("c", 2, queue="b")
+    assert story.verdict() == []
+
+
 def test_an_ack_in_the_last_group_may_be_lost_in_a_kill(story: Story) -> None:
     story.consume("c", "a")
     story.send(1)
@@ -717,7 +744,7 @@ def test_the_records_of_settled_messages_are_thrown_away(story: Story) -> None:
     for event in story.events():
         checker.feed(event)
     kept = len(checker._channels["p/1"].messages)
-    assert kept < LIMITS.ack_window_s / 0.004 + 2
+    assert kept < LIMITS.quiet_s / 0.004 + 2
 
 
 def test_fifty_thousand_events_are_checked_in_the_time_of_a_million_a_minute(story: Story) -> None:
