@@ -81,7 +81,7 @@ class Limits:
     many of each property.
     """
 
-    margin_s: float = 0.5
+    margin_s: float = 0.25
     quiet_s: float = 3.0
     come_back: int = 5000
     notice_s: float = 1.0

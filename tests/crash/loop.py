@@ -265,7 +265,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--command", default=DEFAULT_COMMAND, help="how to start the broker, with {port} and {data}"
     )
-    parser.add_argument("--margin", type=float, default=0.5, help="see Limits in checker.py")
+    parser.add_argument("--margin", type=float, default=0.25, help="see Limits in checker.py")
     parser.add_argument("--quiet", type=float, default=3.0, help="see Limits in checker.py")
     parser.add_argument(
         "--running", type=int, metavar="PORT", help="work with a running broker, and kill nobody"
