@@ -16,6 +16,7 @@ import contextlib
 import os
 import select
 import socket
+import time
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 LINGER_S: Final = 0.001
 BUSY_TURNS_MAX: Final = 64  # turns before trio's other tasks get theirs
 ACCEPT_MAX: Final = 64  # connections accepted in one turn
+ACCEPT_PAUSE_S: Final = 0.05  # after a connection could not be accepted while there are none
 BACKLOG: Final = 1024
 EVENTS_MAX: Final = 512
 
@@ -101,8 +103,9 @@ class SocketLoop:
             else:
                 with trio.move_on_after(max(0, wake_ms - node.clock_ms()) / 1000):
                     await trio.lowlevel.wait_readable(poll_fd)
+            self.turn(0)
             for _ in range(BUSY_TURNS_MAX):
-                if not self.turn(LINGER_S if _ else 0):
+                if not self.turn(0 if node.is_eager else LINGER_S):
                     break
 
     def turn(self, timeout_s: float) -> bool:
@@ -146,6 +149,8 @@ class SocketLoop:
                 if self._links:
                     self._epoll.modify(listener.fileno(), 0)
                     self._is_accepting = False
+                else:
+                    time.sleep(ACCEPT_PAUSE_S)  # nobody is kept waiting, and nobody will tell when it is over
                 return
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

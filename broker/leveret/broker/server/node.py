@@ -371,10 +371,15 @@ class Node:
             if queue.look_at_deadlines():
                 self.vhosts[queue.vhost_name].delete_queue(queue)
 
+    @property
+    def is_eager(self) -> bool:
+        """Whether there is work for the next turn: a client has read what it was sent, or has gone."""
+        return bool(self.turn.touched or self.turn.dead_letters or self._resumable)
+
     def next_wake_ms(self) -> int | None:
         """Return when the next turn is due though no socket is ready; None for never."""
-        if self.turn.touched or self.turn.dead_letters or self._resumable:
-            return self.turn.now_ms  # since the last turn a client has read what it was sent, or has gone
+        if self.is_eager:
+            return self.turn.now_ms
         due = [heap[0][0] for heap in (self._timers, self.turn.deadlines) if heap]
         return min(due) if due else None
 

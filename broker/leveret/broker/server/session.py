@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 
 BUFFER_WHILE_WAITING: Final = 256 * 1024  # bytes taken from the socket while their handling waits
 CHOKED_AT: Final = 4  # times the size at which deliveries pause: so much unread, no more methods are handled
+EVENTS_PER_TURN: Final = 500  # of one connection; a run of publishes or acks is one event
 FAREWELL_MS: Final = 3000  # how long a peer may take to close after our last word
 CLOSE_OK_MAX_S: Final = 30  # how long to wait for connection.close-ok, if heartbeats do not say less
 
@@ -79,6 +80,7 @@ class Session:
         "_heartbeat_ms",
         "_is_choked",
         "_is_deaf",
+        "_is_paused",
         "_missed",
         "_reader",
         "_retry",
@@ -122,6 +124,7 @@ class Session:
         self._auth_failure_close: bool = False
         self._retry: Event | None = None  # an event whose handling waits
         self._channel_of_event: int = 0
+        self._is_paused: bool = False  # it has had its turn, and there is more
         self._is_choked: bool = False  # the peer does not read its replies, so nothing more is asked for
         self._is_deaf: bool = False  # input is dropped: framing is lost, or everything is said
         # Milliseconds; 0 for none.
@@ -174,9 +177,10 @@ class Session:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether handling of input waits for the store, or for the peer to read."""
+        """Whether handling of input waits: for the store, for the peer to read, or for its next turn."""
         return (
             self._is_choked
+            or self._is_paused
             or self._retry is not None
             or (self.connection is not None and self.connection.is_waiting)
         )
@@ -188,7 +192,8 @@ class Session:
             connection.release_held()
 
     def resume(self) -> None:
-        """Go on after the store has answered, if that was what this session waited for."""
+        """Go on, if what this session waited for has come."""
+        self._is_paused = False
         self.process()
         if self.peer_is_gone and not self.is_waiting:
             self._end()
@@ -199,7 +204,13 @@ class Session:
         if self.state is State.HEADER and not self._take_header():
             return
         reader = self._reader
+        handled = 0
         while not self._is_deaf:
+            if handled == EVENTS_PER_TURN:  # others want their turn, too
+                self._is_paused = True
+                self.node.resume_soon(self)
+                break
+            handled += 1
             connection = self.connection
             if connection is not None and connection.is_waiting:
                 self.node.wait(self)
