@@ -36,6 +36,7 @@ HOT_MODULES = [
     "broker/leveret/broker/server/session.py",
     "protocol/leveret/protocol/connection.py",
     "protocol/leveret/protocol/content.py",
+    "protocol/leveret/protocol/events.py",
     "protocol/leveret/protocol/frames.py",
     "protocol/leveret/protocol/outbox.py",
     "protocol/leveret/protocol/properties.py",

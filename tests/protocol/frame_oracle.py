@@ -15,16 +15,7 @@ from typing import NamedTuple
 
 from pamqp import base, commands
 
-from leveret.protocol.connection import (
-    ACK,
-    NACK,
-    REJECT,
-    Event,
-    FrameReader,
-    MethodReceived,
-    Published,
-    Settled,
-)
+from leveret.protocol.connection import FrameReader
 from leveret.protocol.errors import (
     AMQPException,
     ChannelException,
@@ -33,6 +24,7 @@ from leveret.protocol.errors import (
     UnexpectedFrame,
     printable_octets,
 )
+from leveret.protocol.events import ACK, NACK, REJECT, Event, MethodReceived, Published, Settled
 from leveret.protocol.methods import decode_method
 from leveret.protocol.properties import Properties
 

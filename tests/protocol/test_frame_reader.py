@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pamqp import commands
 
-from leveret.protocol.connection import ACK, Event, FrameReader, MethodReceived, Published, Settled
+from leveret.protocol.connection import FrameReader
 from leveret.protocol.errors import PreconditionFailed
+from leveret.protocol.events import ACK, Event, MethodReceived, Published, Settled
 from leveret.protocol.properties import replace
 from leveret.protocol.tables import Field
 

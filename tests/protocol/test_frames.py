@@ -12,8 +12,8 @@ from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
 from pamqp.heartbeat import Heartbeat
 
-from leveret.protocol.connection import ACK, NACK, REJECT, Published, Settled
 from leveret.protocol.content import Envelope, Message, encode_content, make_envelope
+from leveret.protocol.events import ACK, NACK, REJECT, Published, Settled
 from leveret.protocol.frames import (
     HEARTBEAT_FRAME,
     deliver_prefix,

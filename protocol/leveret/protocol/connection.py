@@ -22,7 +22,7 @@ for texts.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from leveret.protocol.content import (
     DEFAULT_FRAME_MAX,
@@ -33,11 +33,9 @@ from leveret.protocol.content import (
     body_frame,
 )
 from leveret.protocol.errors import FieldSyntaxError, FrameError, PreconditionFailed, UnexpectedFrame
+from leveret.protocol.events import ACK, NACK, PUBLISH, REJECT, Event, MethodReceived, Published, Settled
 from leveret.protocol.methods import decode_method, octets, printable_octets
 from leveret.protocol.properties import Properties
-
-if TYPE_CHECKING:
-    from pamqp.base import Frame
 
 FRAME_METHOD: Final = 1
 FRAME_HEADER: Final = 2
@@ -52,10 +50,6 @@ PROPERTIES_CACHE_MAX: Final = 256  # property lists of a connection kept parsed;
 PROPERTIES_CACHED_BYTES_MAX: Final = 1024  # longer ones are not kept
 
 BASIC: Final = 60
-PUBLISH: Final = 40
-ACK: Final = 80
-REJECT: Final = 90
-NACK: Final = 120
 PUBLISH_IDS: Final = b"\x00\x3c\x00\x28"
 ACK_IDS: Final = b"\x00\x3c\x00\x50"
 REJECT_IDS: Final = b"\x00\x3c\x00\x5a"
@@ -68,53 +62,6 @@ CHANNEL_STATE: Final = (b"\x00\x14\x00\x0a", b"\x00\x14\x00\x28", b"\x00\x14\x00
 IDLE: Final = 0
 HEADER: Final = 1
 BODY: Final = 2
-
-
-class Event:
-    """Something that the peer did."""
-
-    __slots__ = ("channel",)
-
-    def __init__(self, channel: int) -> None:
-        self.channel = channel
-
-
-class MethodReceived(Event):
-    """A method without an event of its own."""
-
-    __slots__ = ("method",)
-
-    def __init__(self, channel: int, method: Frame) -> None:
-        super().__init__(channel)
-        self.method = method
-
-
-class Published(Event):
-    """Messages published one after another with the same method arguments and properties."""
-
-    __slots__ = ("immediate", "mandatory", "messages")
-
-    def __init__(self, channel: int, mandatory: bool, immediate: bool, messages: list[Message]) -> None:
-        super().__init__(channel)
-        self.mandatory = mandatory
-        self.immediate = immediate
-        self.messages = messages
-
-
-class Settled(Event):
-    """Acks of single deliveries one after another, or one ack, nack or reject.
-
-    `method_id` is ACK, NACK or REJECT; with `multiple`, `tags` is one tag that stands for all up to it.
-    """
-
-    __slots__ = ("method_id", "multiple", "requeue", "tags")
-
-    def __init__(self, channel: int, method_id: int, tags: list[int], multiple: bool, requeue: bool) -> None:
-        super().__init__(channel)
-        self.method_id = method_id
-        self.tags = tags
-        self.multiple = multiple
-        self.requeue = requeue
 
 
 class ChannelInput:

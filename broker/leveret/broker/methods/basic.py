@@ -18,7 +18,6 @@ from leveret.broker.model.message_properties import (
 )
 from leveret.broker.model.publish import Publish
 from leveret.broker.model.replies import PREFIX, REPLY_TO
-from leveret.protocol.connection import ACK, Published, Settled
 from leveret.protocol.content import Envelope, Message
 from leveret.protocol.errors import (
     NO_ROUTE,
@@ -27,6 +26,7 @@ from leveret.protocol.errors import (
     NotAllowed,
     PreconditionFailed,
 )
+from leveret.protocol.events import ACK, Published, Settled
 from leveret.protocol.frames import encode_deliveries, encode_get_ok, encode_return
 from leveret.protocol.methods import arguments_of, make
 from leveret.protocol.properties import Properties

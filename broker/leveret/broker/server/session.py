@@ -25,7 +25,7 @@ from leveret.broker.model.channel import Channel
 from leveret.broker.model.connection import Connection
 from leveret.broker.model.queue import NotInMemoryError
 from leveret.protocol import handshake, sasl
-from leveret.protocol.connection import PUBLISH, Event, FrameReader, MethodReceived, Published, Settled
+from leveret.protocol.connection import FrameReader
 from leveret.protocol.errors import (
     AMQPException,
     ChannelException,
@@ -38,6 +38,7 @@ from leveret.protocol.errors import (
     NotAllowed,
     UnexpectedFrame,
 )
+from leveret.protocol.events import PUBLISH, Event, MethodReceived, Published, Settled
 from leveret.protocol.frames import HEARTBEAT_FRAME
 from leveret.protocol.handshake import State
 from leveret.protocol.methods import class_id, encode_method, make, method_id
