@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import signal
 import socket
@@ -394,6 +395,27 @@ def test_a_taken_port_is_one_line(process: Process) -> None:
     assert second.returncode == 1
     assert second.stderr.startswith(f"leveret: port {process.port} ")
     assert second.stderr.count("\n") == 1
+
+
+def test_sighup_changes_how_to_log_and_names_what_needs_a_restart(tmp_path: Path) -> None:
+    process = Process(tmp_path, "--memory")
+    (tmp_path / "leveret.toml").write_text('[log]\nformat = "json"\n[amqp]\nheartbeat_s = 5\n')
+    process.process.send_signal(signal.SIGHUP)
+    process.process.send_signal(signal.SIGTERM)
+    assert process.wait() == 0
+
+    reloaded = next(line for line in process.lines if "configuration reloaded" in line)
+    assert json.loads(reloaded)["need_a_restart"] == "heartbeat_s"
+
+
+def test_a_broken_configuration_at_sighup_changes_nothing(tmp_path: Path) -> None:
+    process = Process(tmp_path, "--memory")
+    (tmp_path / "leveret.toml").write_text("prot = 5\n")
+    process.process.send_signal(signal.SIGHUP)
+    process.process.send_signal(signal.SIGTERM)
+    assert process.wait() == 0
+
+    assert "configuration not reloaded" in "".join(process.lines)
 
 
 async def test_a_stop_is_told_to_clients_and_ends_with_0(process: Process) -> None:

@@ -92,10 +92,13 @@ def _serve(flags: dict[str, object], config_file: Path | None) -> int:
     for warning in configuration.warnings:
         logs.get_logger().warning("configuration", note=warning)
 
+    def reread() -> Settings:
+        return read_configuration(flags, os.environ, config_file).settings
+
     def run(settings: Settings) -> int:
         from leveret.broker.server.run import serve as run_server
 
-        return run_server(settings, _STARTED_S)
+        return run_server(settings, reread, _STARTED_S)
 
     return run_guarded(run, settings)
 

@@ -8,12 +8,14 @@ import signal
 import socket
 import sys
 import time
+from dataclasses import fields
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 from leveret.broker.banner import startup_banner
-from leveret.broker.logs import get_logger
+from leveret.broker.config import ConfigError
+from leveret.broker.logs import configure, get_logger
 from leveret.broker.server.committer import Committer, Failed
 from leveret.broker.server.loop import BACKLOG, SocketLoop, Waker
 from leveret.broker.server.node import Node
@@ -23,6 +25,8 @@ from leveret.storage.memory import MemoryStore
 from leveret.storage.store import StoreError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from leveret.broker.config import Settings
     from leveret.storage.store import Store
 
@@ -34,11 +38,12 @@ SWITCH_INTERVAL_S: Final = 0.0001
 GOODBYE_S: Final = 5.0  # how long clients may take to answer connection.close when the broker stops
 
 
-def serve(settings: Settings, started_s: float | None = None) -> int:
+def serve(settings: Settings, reread: Callable[[], Settings], started_s: float | None = None) -> int:
     """Run a broker until it is told to stop.
 
     Args:
         settings: how it is configured.
+        reread: reads the configuration again, on SIGHUP.
         started_s: `time.monotonic()` when the command began, for the banner.
 
     Returns:
@@ -57,7 +62,7 @@ def serve(settings: Settings, started_s: float | None = None) -> int:
         for listener in listeners:
             listener.close()
         raise
-    return trio.run(_run, settings, store, listeners, started_s)
+    return trio.run(_run, settings, reread, store, listeners, started_s)
 
 
 def listen(host: str, port: int) -> list[socket.socket]:
@@ -106,7 +111,13 @@ _MONOTONIC_AT_START_MS: Final = int(time.monotonic() * 1000)
 _WALL_AT_START_MS: Final = int(time.time() * 1000)
 
 
-async def _run(settings: Settings, store: Store, listeners: list[socket.socket], started_s: float) -> int:
+async def _run(
+    settings: Settings,
+    reread: Callable[[], Settings],
+    store: Store,
+    listeners: list[socket.socket],
+    started_s: float,
+) -> int:
     snapshot = store.load()
     waker = Waker()
     committer = Committer(store, waker.wake)
@@ -124,6 +135,7 @@ async def _run(settings: Settings, store: Store, listeners: list[socket.socket],
     )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_stop_on_signal, node, loop, waker)
+        nursery.start_soon(_reload_on_signal, settings, reread)
         await loop.run()
         nursery.cancel_scope.cancel()
     loop.close()
@@ -162,3 +174,22 @@ async def _stop_on_signal(node: Node, loop: SocketLoop, waker: Waker) -> None:
                 break
         node.drop_connections()
         waker.wake()
+
+
+async def _reload_on_signal(settings: Settings, reread: Callable[[], Settings]) -> None:
+    """Read the configuration again at SIGHUP. How to log changes at once; the rest needs a restart."""
+    with trio.open_signal_receiver(signal.SIGHUP) as signals:
+        async for _ in signals:
+            try:
+                changed = reread()
+            except ConfigError as error:
+                get_logger().error("configuration not reloaded", error=str(error))
+                continue
+            configure(changed.log_format, changed.log_level)
+            logging = {"log_format": changed.log_format, "log_level": changed.log_level}
+            left = [
+                field.name
+                for field in fields(settings)
+                if getattr(settings, field.name) != getattr(changed, field.name) and field.name not in logging
+            ]
+            get_logger().info("configuration reloaded", need_a_restart=", ".join(left) or "none", **logging)
