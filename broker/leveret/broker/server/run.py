@@ -25,7 +25,7 @@ from leveret.storage.memory import MemoryStore
 from leveret.storage.store import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
     from leveret.broker.config import Settings
     from leveret.storage.store import Store
@@ -125,19 +125,20 @@ async def _run(
     loop = SocketLoop(node, listeners, waker)
     host, port = listeners[0].getsockname()[:2]
     shown_host = f"[{host}]" if ":" in host else host
-    startup_banner(
-        f"amqp://{shown_host}:{port}",
-        "in memory only" if settings.memory else str(settings.data.absolute()),
-        is_compiled(),
-        time.monotonic() - started_s,
-        log_format=settings.log_format,
-        log_level=settings.log_level,
-    )
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(_stop_on_signal, node, loop, waker)
-        nursery.start_soon(_reload_on_signal, settings, reread)
-        await loop.run()
-        nursery.cancel_scope.cancel()
+    # Signals are listened to before anybody is told that there is a broker to send them to.
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        startup_banner(
+            f"amqp://{shown_host}:{port}",
+            "in memory only" if settings.memory else str(settings.data.absolute()),
+            is_compiled(),
+            time.monotonic() - started_s,
+            log_format=settings.log_format,
+            log_level=settings.log_level,
+        )
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_heed_signals, signals, node, loop, waker, settings, reread)
+            await loop.run()
+            nursery.cancel_scope.cancel()
     loop.close()
     if node.failure is None and node.unfinished is not None:
         committer.write(node.unfinished)
@@ -160,36 +161,44 @@ def _close(committer: Committer) -> StoreError | None:
     return failures[0] if failures else None
 
 
-async def _stop_on_signal(node: Node, loop: SocketLoop, waker: Waker) -> None:
+async def _heed_signals(
+    signals: AsyncIterator[int],
+    node: Node,
+    loop: SocketLoop,
+    waker: Waker,
+    settings: Settings,
+    reread: Callable[[], Settings],
+) -> None:
     """Stop in order at the first SIGTERM or SIGINT; at the second, without waiting for peers."""
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for number in signals:
-            get_logger().info("stopping", signal=signal.Signals(number).name)
-            loop.stop_listening()
-            node.begin_stop()
-            waker.wake()
-            break
-        with trio.move_on_after(GOODBYE_S):
-            async for _ in signals:
-                break
-        node.drop_connections()
+    async for number in signals:
+        if number == signal.SIGHUP:
+            _reload(settings, reread)
+            continue
+        get_logger().info("stopping", signal=signal.Signals(number).name)
+        loop.stop_listening()
+        node.begin_stop()
         waker.wake()
+        break
+    with trio.move_on_after(GOODBYE_S):
+        async for number in signals:
+            if number != signal.SIGHUP:
+                break
+    node.drop_connections()
+    waker.wake()
 
 
-async def _reload_on_signal(settings: Settings, reread: Callable[[], Settings]) -> None:
-    """Read the configuration again at SIGHUP. How to log changes at once; the rest needs a restart."""
-    with trio.open_signal_receiver(signal.SIGHUP) as signals:
-        async for _ in signals:
-            try:
-                changed = reread()
-            except ConfigError as error:
-                get_logger().error("configuration not reloaded", error=str(error))
-                continue
-            configure(changed.log_format, changed.log_level)
-            logging = {"log_format": changed.log_format, "log_level": changed.log_level}
-            left = [
-                field.name
-                for field in fields(settings)
-                if getattr(settings, field.name) != getattr(changed, field.name) and field.name not in logging
-            ]
-            get_logger().info("configuration reloaded", need_a_restart=", ".join(left) or "none", **logging)
+def _reload(settings: Settings, reread: Callable[[], Settings]) -> None:
+    """Read the configuration again. How to log changes at once; the rest needs a restart."""
+    try:
+        changed = reread()
+    except ConfigError as error:
+        get_logger().error("configuration not reloaded", error=str(error))
+        return
+    configure(changed.log_format, changed.log_level)
+    logging = {"log_format": changed.log_format, "log_level": changed.log_level}
+    left = [
+        field.name
+        for field in fields(settings)
+        if getattr(settings, field.name) != getattr(changed, field.name) and field.name not in logging
+    ]
+    get_logger().info("configuration reloaded", need_a_restart=", ".join(left) or "none", **logging)
