@@ -131,6 +131,17 @@ def test_two_messages_mean_the_same_at_every_two_splits() -> None:
     )
 
 
+def test_bytes_may_come_before_the_events_of_earlier_ones_are_taken() -> None:
+    data = b"".join([ack(1, 1), ack(1, 2, multiple=True), *publish(1)])
+    reader = open_reader(LIMITS, CHANNELS)
+    reader.receive_data(data[:30])
+    events = [reader.next_event()]
+    reader.receive_data(data[30:60])
+    reader.receive_data(data[60:])
+    events += iter(reader.next_event, None)
+    assert [type(event) for event in events] == [Settled, Settled, Published]
+
+
 def test_messages_keep_their_properties_at_every_split() -> None:
     one, two = (publish(1, properties=replace(app_id=app_id)) for app_id in ("one", "two"))
     data = b"".join([*one, *two, *one * 2, *two * 2, *one])

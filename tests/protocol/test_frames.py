@@ -195,6 +195,15 @@ def test_deliveries_are_encoded_as_pamqp_encodes_them(
     assert written == sum(map(len, expected))
 
 
+@pytest.mark.parametrize("size", [23, 24, 25, 55, 56, 57])
+def test_a_delivery_to_smaller_frames_than_the_publishers_is_cut_only_if_it_must_be(size: int) -> None:
+    sample = Sample("", "q", commands.Basic.Properties(), bytes(size), Link(1, 64))
+    method = commands.Basic.Deliver("c", 1, False, "", "q")
+    out: list[bytes] = []
+    encode_deliveries(out, deliver_prefix("c"), 1, 32, 1, False, [sample.message()])
+    assert b"".join(out) == frame.marshal(method, 1) + sample.frames(Link(1, 32))
+
+
 @given(any_names, any_names, any_names, st.integers(0, (1 << 64) - 1), st.booleans(), channels)
 def test_a_delivery_carries_names_of_any_bytes_and_any_tag(
     consumer_tag: str, exchange: str, routing_key: str, tag: int, redelivered: bool, channel: int
