@@ -23,6 +23,11 @@ QUEUES = ["tutorial.hello", "tutorial.jobs", "tutorial.factors", "tutorial.confi
 EXCHANGES = ["tutorial.news", "tutorial.alerts", "tutorial.sensors"]
 
 
+def heed_ctrl_c() -> None:
+    """Let SIGINT interrupt, also where the shell that runs the tests in the background ignores it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Program:
     """A running example, and what it has printed."""
 
@@ -33,6 +38,7 @@ class Program:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            preexec_fn=heed_ctrl_c,
         )
         self._lines: queue.Queue[str] = queue.Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)
