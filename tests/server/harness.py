@@ -76,6 +76,10 @@ class ManualStore:
     def batches_held(self) -> int:
         return sum(not isinstance(job, LoadRequest) for job in self._jobs)
 
+    @property
+    def last_batch_held(self) -> Batch:
+        return [job for job in self._jobs if not isinstance(job, LoadRequest)][-1]
+
     def write(self, batch: Batch) -> None:
         """See `StoreThreads.write`."""
         assert not self.batches_held, "a second batch before the first is durable"

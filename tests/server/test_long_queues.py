@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pamqp import commands
 
-from leveret.broker.model.backlog import WINDOW_MESSAGES
+from leveret.broker.model.backlog import SPILL_BYTES, WINDOW_MESSAGES
 from leveret.protocol.properties import NO_PROPERTIES, replace
 
 from .harness import PERSISTENT, Broker, ChannelOfTest, delivery_tag, is_redelivered
@@ -75,6 +75,22 @@ def test_memory_is_kept_under_its_limit() -> None:
     channel.qos(1000)
     channel.consume("q")
     assert broker.node.turn.memory_bytes < 8_000_000
+
+
+def test_transient_messages_are_spilled_a_part_at_a_time() -> None:
+    broker = Broker(message_memory_bytes=MEMORY)
+    channel = broker.channel()
+    channel.declare("q", durable=False)
+    broker.hold_store()
+    body = bytes(SPILL_BYTES // 1000)
+    for _ in range(4):
+        channel.publish_all("q", *[body] * 1000, properties=NO_PROPERTIES)
+    spilled = broker.store.last_batch_held.spilled
+    assert 900 < sum(len(messages) for messages in spilled.values()) <= 1001
+
+    broker.release_store()
+    assert paged(broker) > 1500
+    assert channel.ready("q") == 4000
 
 
 def test_messages_published_while_paged_stay_behind() -> None:

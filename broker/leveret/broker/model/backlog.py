@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 WINDOW_MESSAGES: Final = 2000  # of a long queue kept in memory ahead of its consumers
 WINDOW_BYTES: Final = 4 * 1024 * 1024
+SPILL_BYTES: Final = 4 * 1024 * 1024  # about: of transient messages that one batch takes for want of memory
 MESSAGE_OVERHEAD: Final = 160  # bytes: what a waiting message takes beside its body
 
 
@@ -349,7 +350,8 @@ class Backlog:
         """Begin to page out what lies behind the window, because memory is short.
 
         Persistent messages are in the store or on their way there; transient ones are spilled with the open
-        batch. All of them leave memory when that batch is durable (`page_out`).
+        batch, a part at a time, lest it takes long and confirms wait for it. All of them leave memory when
+        that batch is durable (`page_out`).
 
         Returns:
             whether there is such a request now.
@@ -361,8 +363,12 @@ class Backlog:
             self._make_entries(window - self.entry_count)
         batch = self._turn.batch
         position = self.ready_position
+        spilled_bytes = 0
         for message in self._ready:
             if position > self._spilled_up_to and not (self.durable and message.envelope.persistent):
+                if spilled_bytes > SPILL_BYTES:
+                    break
+                spilled_bytes += message.body_bytes + MESSAGE_OVERHEAD
                 batch.spill(self._queue_id, position, message)
                 self._turn.unwritten_bytes += message.body_bytes
                 expires_at_ms = self._ready_deadlines.get(position, 0)

@@ -13,7 +13,7 @@ from math import inf
 from typing import TYPE_CHECKING, Final, Protocol
 
 from leveret.broker.access import Users
-from leveret.broker.logs import get_logger
+from leveret.broker.logs import Throttle, get_logger
 from leveret.broker.model.backlog import WINDOW_BYTES, WINDOW_MESSAGES
 from leveret.broker.model.dead_lettering import publish_dead_letter
 from leveret.broker.model.replies import Replies
@@ -42,6 +42,8 @@ READ_MAX_BEHIND: Final = 32 * 1024  # the same while consumers cannot keep up wi
 BEHIND_MESSAGES: Final = 2000  # ready in a queue that has consumers: they are behind
 UNWRITTEN_MAX: Final = 16 * 1024 * 1024  # message bytes waiting for the store; above it publishers wait
 MEMORY_OVERRUN: Final = 1.1  # of the message memory; above it publishers wait for pages to be written out
+STRANGERS_LOGGED: Final = 20  # lines about peers that have not logged in, in ...
+STRANGERS_LOGGED_S: Final = 1.0
 DELIVER_ROUNDS_MAX: Final = (
     10_000  # of dead-lettering and delivering in one turn; the rest waits for the next
 )
@@ -85,6 +87,7 @@ class Node:
         self.settings = settings
         self.clock_ms = clock_ms
         self.log = get_logger()
+        self._strangers = Throttle(STRANGERS_LOGGED, STRANGERS_LOGGED_S)
         self.turn = Turn(clock_ms())
         self.to_flush: list[Outbox] = []
         self.users = Users(
@@ -145,7 +148,9 @@ class Node:
             or of_address >= settings.unauthenticated_connections_per_address
             or self._is_stopping
         ):
-            self.log.warning("connection refused", connection=name, reason="too many that have not logged in")
+            self.warn_of_stranger(
+                "connection refused", connection=name, reason="too many that have not logged in"
+            )
             return None
         self._unauthenticated[address] = of_address + 1
         self._unauthenticated_count += 1
@@ -198,9 +203,17 @@ class Node:
         """Resume a session in the next turn, which comes at once."""
         self._resumable[session] = None
 
+    def warn_of_stranger(self, event: str, **values: object) -> None:
+        """Log what anybody can cause without logging in, but not as often as anybody likes."""
+        held_back = self._strangers.admit(self.turn.now_ms / 1000)
+        if held_back is not None:
+            if held_back:
+                values["similar_before"] = held_back
+            self.log.warning(event, **values)
+
     def accept_failed(self, error: OSError) -> None:
         """Note that a connection could not be accepted."""
-        self.log.error("cannot accept connections", error=str(error))
+        self.warn_of_stranger("cannot accept connections", error=str(error))
 
     # -- turns
 

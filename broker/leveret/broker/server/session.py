@@ -248,7 +248,7 @@ class Session:
             return False
         reason = handshake.refusal(header)
         if reason is not None:
-            self.node.log.warning("connection refused", connection=self.name, reason=reason)
+            self.node.warn_of_stranger("connection refused", connection=self.name, reason=reason)
             self.outbox.write(handshake.PROTOCOL_HEADER)
             self._finish()
             return False
@@ -380,7 +380,7 @@ class Session:
 
     def _fail_handshake(self, error: AMQPException) -> None:
         """End a connection that is not open. RabbitMQ is silent in most cases; a reason is kinder."""
-        self.node.log.warning("connection refused", connection=self.name, reason=str(error))
+        self.node.warn_of_stranger("connection refused", connection=self.name, reason=str(error))
         speaks = self._auth_failure_close or self.state in (State.OPENING, State.TUNING)
         if not speaks and not isinstance(error, LoginRefused):
             speaks = self.state is not State.STARTING or isinstance(error, FrameError | UnexpectedFrame)
@@ -563,7 +563,9 @@ class Session:
         now_ms = self.node.turn.now_ms
         if self._deadline_ms and now_ms >= self._deadline_ms:
             if self.state in (State.HEADER, State.STARTING, State.TUNING, State.OPENING):
-                self.node.log.warning("handshake timed out", connection=self.name, state=self.state.value)
+                self.node.warn_of_stranger(
+                    "handshake timed out", connection=self.name, state=self.state.value
+                )
             self._end()
             return
         if self._heartbeat_due_ms and now_ms >= self._heartbeat_due_ms:
