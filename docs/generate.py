@@ -122,7 +122,11 @@ def command_line() -> str:
 Each option of `serve` is described with its setting in [configuration.md](configuration.md)."""
     ]
     commands: list[tuple[str, click.Command]] = [("leveret", leveret)]
-    commands += [(f"leveret {name}", command) for name, command in sorted(leveret.commands.items())]
+    group = click.Context(leveret)
+    for name in leveret.list_commands(group):
+        command = leveret.get_command(group, name)
+        assert command is not None
+        commands.append((f"leveret {name}", command))
     for name, command in commands:
         context = click.Context(command, info_name=name, terminal_width=100, max_content_width=100)
         parts.append(f"## `{name}`\n\n```text\n{command.get_help(context)}\n```")
@@ -131,8 +135,9 @@ Each option of `serve` is described with its setting in [configuration.md](confi
 | code | when |
 |---|---|
 | 0 | it was stopped by SIGTERM, SIGINT or Ctrl-C, and everything is on disk |
-| 1 | it cannot listen (port taken, no permission), or there is a bug |
+| 1 | it cannot listen (port taken, no permission), or there is a bug; `bench`: something that it checks did not hold |
 | 64 | the command line is wrong |
+| 69 | `bench`: the broker cannot be reached, or refuses what a scenario needs |
 | 74 | the data cannot be read or written; nothing was confirmed that is not on disk |
 | 75 | another process uses the data file |
 | 78 | a configuration file or variable is wrong, or the data file is not one that this version can use |""")
