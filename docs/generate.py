@@ -135,7 +135,7 @@ Each option of `serve` is described with its setting in [configuration.md](confi
 | code | when |
 |---|---|
 | 0 | it was stopped by SIGTERM, SIGINT or Ctrl-C, and everything is on disk |
-| 1 | it cannot listen (port taken, no permission), or there is a bug; `bench`: something that it checks did not hold |
+| 1 | it cannot listen (port taken, no permission), or there is a bug; `bench`: a check failed |
 | 64 | the command line is wrong |
 | 69 | `bench`: the broker cannot be reached, or refuses what a scenario needs |
 | 74 | the data cannot be read or written; nothing was confirmed that is not on disk |

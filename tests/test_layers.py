@@ -28,12 +28,17 @@ ALLOWED = {
     "leveret.broker.model": {"leveret.broker.model", *BELOW_MODEL},
     "leveret.broker.methods": {"leveret.broker.methods", "leveret.broker.model", *BELOW_MODEL},
     "leveret.broker.server": {"leveret", "pamqp", "structlog", "trio"},
+    "leveret.broker.bench": {"leveret.broker.bench", "leveret.protocol", "click", "pamqp"},
     "leveret.broker.cli": {"leveret.broker", "click", "trio"},
     # config, logs, access, ...: beside the layers; the server and the command line build on them
     "leveret.broker": {"leveret.broker", "leveret.protocol", "leveret.storage.store", "structlog"},
     "leveret.__main__": {"leveret.broker.cli"},
 }
-ABOVE = {"leveret.broker.server", "leveret.broker.cli"}  # nothing below them imports these
+ABOVE = {
+    "leveret.broker.bench",
+    "leveret.broker.server",
+    "leveret.broker.cli",
+}  # nothing below them imports these
 
 # Standard library that reads a clock, rolls dice, waits, or talks to the outside.
 OUTSIDE_WORLD = {
@@ -126,6 +131,9 @@ def test_the_namespace_has_no_init_file_which_would_hide_the_other_roots() -> No
         ("broker/logs.py", "from leveret.broker.server import run", "leveret.broker.server.run"),
         ("broker/config.py", "import trio", "trio"),
         ("broker/server/run.py", "import sqlite3", "sqlite3"),
+        ("broker/bench/wire.py", "import trio", "trio"),
+        ("broker/bench/wire.py", "from leveret.broker.model import vhost", "leveret.broker.model.vhost"),
+        ("broker/logs.py", "from leveret.broker.bench import wire", "leveret.broker.bench.wire"),
     ],
 )
 def test_a_planted_forbidden_import_is_found(tmp_path: Path, path: str, statement: str, name: str) -> None:

@@ -1,4 +1,4 @@
-"""The command line: `leveret serve`.
+"""The command line: `leveret serve`, `leveret bench`.
 
 What a command needs is imported when it runs, so that `leveret --version` and a refused option answer at
 once. Nothing here shows a traceback, unless the log level is debug.
@@ -40,7 +40,25 @@ def _show_version(context: click.Context, _parameter: click.Parameter, value: bo
         context.exit()
 
 
-@click.group(invoke_without_command=True, epilog="Run `leveret serve --help` for its options.")
+class _Commands(click.Group):
+    """The commands; `bench` is a program of its own and is imported only when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), "bench"])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name != "bench":
+            return super().get_command(ctx, cmd_name)
+        from leveret.broker.bench.command import bench
+
+        return bench
+
+
+@click.group(
+    cls=_Commands,
+    invoke_without_command=True,
+    epilog="Run `leveret serve --help` for its options, and so for the others.",
+)
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version,
     help="Show the version and whether it is compiled, and exit.",
