@@ -98,7 +98,7 @@ class Connection:
         try:
             self.socket = socket.create_connection((url.host, url.port), CONNECT_TIMEOUT_S)
         except OSError as error:
-            raise Unreachable(f"cannot connect to {url}: {error.strerror or error}") from error
+            raise Unreachable(f"cannot connect: {error.strerror or error}") from error
         self.socket.setblocking(False)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
