@@ -466,18 +466,23 @@ class Administrator(Client):
         self._number = 1
         self.look(connection)
         while not self.stopping.is_set():
-            if self.random.random() < self._stock_share:
-                self._change_stock(connection)
-            else:
-                self._change(connection)
+            self.change_something(connection)
             time.sleep(self.pause_s)
         self.look(connection)
         self.history.add("closed", channel=self.channel)
         connection.close()
 
+    def change_something(self, connection: Connection) -> None:
+        """Make or remove an object, or change a stock."""
+        if self.random.random() < self._stock_share:
+            self._change_stock(connection)
+        else:
+            self._change(connection)
+
     def look(self, connection: Connection) -> None:
         """Observe every object, exchanges and queues before bindings."""
         self._there.clear()
+        self._stock.clear()
         for kind, name, exchange, queue in self.objects():
             found, text = self._find(connection, kind, exchange, queue)
             if found is not False:
