@@ -33,6 +33,7 @@ HOT_MODULES = [
     "broker/leveret/broker/model/vhost.py",
     "broker/leveret/broker/server/loop.py",
     "broker/leveret/broker/server/node.py",
+    "broker/leveret/broker/server/patience.py",
     "broker/leveret/broker/server/session.py",
     "protocol/leveret/protocol/connection.py",
     "protocol/leveret/protocol/content.py",

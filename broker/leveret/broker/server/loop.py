@@ -5,9 +5,9 @@ The task owns an epoll object with every AMQP socket in it and waits for that ob
 idle one costs nothing. Each turn reads once from each ready socket (at most the node's `read_max`), lets the
 node finish its turn, and writes once to each connection that has output.
 
-When a turn was busy the task first waits on its own epoll for `LINGER_S` at most, before it goes back to
-trio: a request and its answer then cost no trip through trio's scheduler. Everything urgent (the store's
-answers too) wakes that epoll; trio's own timers are at most `LINGER_S` late.
+When a turn was busy the task first waits on its own epoll for `LINGER_S` at most (patience.py), before it
+goes back to trio: a request and its answer then cost no trip through trio's scheduler. Everything urgent (the
+store's answers too) wakes that epoll; trio's own timers are at most `LINGER_S` late.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from leveret.broker.server.patience import Patience
+
 if TYPE_CHECKING:
     from leveret.broker.server.node import Node
     from leveret.broker.server.session import Session
@@ -31,7 +33,6 @@ BUSY_TURNS_MAX: Final = 64  # turns before trio's other tasks get theirs
 ACCEPT_MAX: Final = 64  # connections accepted in one turn
 ACCEPT_PAUSE_S: Final = 0.05  # after a connection could not be accepted while there are none
 BACKLOG: Final = 1024
-EVENTS_MAX: Final = 512
 
 READ: Final = select.EPOLLIN
 WRITE: Final = select.EPOLLOUT
@@ -87,6 +88,7 @@ class SocketLoop:
         self._link_of: dict[Outbox, Link] = {}
         self._is_accepting: bool = True
         self._epoll = select.epoll()
+        self._patience = Patience(self._epoll.poll, time.perf_counter)
         self._epoll.register(waker.fd, READ)
         for listener in listeners:
             listener.setblocking(False)
@@ -115,7 +117,7 @@ class SocketLoop:
             whether any socket was ready.
         """
         node = self._node
-        events = self._epoll.poll(timeout_s, EVENTS_MAX)
+        events = self._patience.wait(timeout_s)
         node.begin_turn()
         for fd, event in events:
             link = self._links.get(fd)
