@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from leveret.storage.changes import Batch
+from leveret.storage.checkpoint import IDLE_CHECKPOINT_BYTES
 from leveret.storage.connections import open_connection
 from leveret.storage.sqlite import SqliteStore
 from leveret.storage.store import CorruptMessageError, StoreError
@@ -150,7 +151,7 @@ class TestErrors:
         store = SqliteStore(tmp_path / "leveret.db", describe=describe, connect=disk.connect)
         define(store, declared(1))
         disk.connections[2].failing = True
-        enqueue(store, 1, 1, b"x" * 2_000_000)
+        enqueue(store, 1, 1, b"x" * IDLE_CHECKPOINT_BYTES)
         store.checkpoint()
         assert store._housekeeper is not None
         store._housekeeper.join(10)

@@ -12,7 +12,7 @@ import pytest
 
 from leveret.storage import checkpoint, removal, sqlite
 from leveret.storage.changes import Batch, QueueDeleted
-from leveret.storage.checkpoint import Checkpointer
+from leveret.storage.checkpoint import IDLE_CHECKPOINT_BYTES, Checkpointer
 from leveret.storage.sqlite import SqliteStore
 from leveret.storage.turns import TurnLock
 
@@ -195,7 +195,7 @@ class TestCheckpoints:
 
     def test_a_checkpoint_is_done_when_asked_for(self, sqlite_engine: SqliteEngine) -> None:
         define(sqlite_engine.store, declared(1))
-        enqueue(sqlite_engine.store, 1, 1, b"x" * 2 * MIB)
+        enqueue(sqlite_engine.store, 1, 1, b"x" * IDLE_CHECKPOINT_BYTES)
         before = sqlite_engine.path.stat().st_size
         sqlite_engine.store.checkpoint()
         store = sqlite_engine.store
