@@ -43,6 +43,7 @@ HOT_MODULES = [
     "protocol/leveret/protocol/properties.py",
     "protocol/leveret/protocol/tables.py",
     "storage/leveret/storage/changes.py",
+    "storage/leveret/storage/reading.py",
 ]
 
 

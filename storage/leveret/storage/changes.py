@@ -14,7 +14,7 @@ inside.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 EPOCH: Final = 1  # of the owner of the data; a single node never changes it
 MAX_QUEUE_ID: Final = (1 << 20) - 1
@@ -240,8 +240,7 @@ class Snapshot:
     bindings: list[Bound]
 
 
-@dataclass(frozen=True, slots=True)
-class StoredMessage:
+class StoredMessage(NamedTuple):
     """One waiting message read back."""
 
     position: int

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 CHECKPOINT_BYTES: Final = 16 * 1024 * 1024  # in the log: a checkpoint begins
-IDLE_CHECKPOINT_BYTES: Final = 8 * 1024 * 1024  # in the log: a checkpoint begins if there is nothing else to do
+IDLE_CHECKPOINT_BYTES: Final = 8 * 1024 * 1024  # the same if there is nothing else to do
 LAST_PASS_BYTES: Final = 1024 * 1024  # what the last pass, which commits wait for, may leave to do
 LOG_BYTES_MAX: Final = 48 * 1024 * 1024  # in the log: the last pass comes however much is left
 COMMIT_WAIT_S: Final = 0.05  # without a commit nobody is kept waiting by the last pass

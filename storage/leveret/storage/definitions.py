@@ -15,7 +15,8 @@ from leveret.storage.changes import (
     QueuePurged,
     Unbound,
 )
-from leveret.storage.rows import read_name, readable, stored_name
+from leveret.storage.reading import read_name
+from leveret.storage.rows import readable, stored_name
 
 if TYPE_CHECKING:
     import sqlite3

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Final
 
 from leveret.storage.changes import MAX_POSITION, MAX_QUEUE_ID, Snapshot, StoredQueue
 from leveret.storage.definitions import read_bindings, read_exchanges
+from leveret.storage.reading import read_name
 from leveret.storage.removal import REMOVE_AT_ONCE
-from leveret.storage.rows import id_range, read_name
+from leveret.storage.rows import id_range
 from leveret.storage.schema import NOT_REMOVED, POSITION_BITS
 
 if TYPE_CHECKING:

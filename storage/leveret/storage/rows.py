@@ -1,4 +1,4 @@
-"""Messages as rows: written and removed with few large statements, and read back.
+"""Messages as rows: written and removed with few large statements. Reading them back: reading.py.
 
 Each statement that runs in the writer's thread lets go of the interpreter lock, and may wait long for it
 while the event loop is busy. So rows go into statements of up to `STATEMENT_ROWS` rows, and removals into
@@ -15,8 +15,9 @@ from functools import cache
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 from zlib import crc32
 
-from leveret.storage.changes import MAX_POSITION, StoredContent, StoredMessage
-from leveret.storage.schema import NOT_REMOVED, POSITION_BITS
+from leveret.storage.changes import MAX_POSITION, StoredContent
+from leveret.storage.reading import checksum_seed
+from leveret.storage.schema import POSITION_BITS
 
 if TYPE_CHECKING:
     import sqlite3
@@ -34,7 +35,6 @@ ENVELOPE_CACHE_PROPERTIES_MAX: Final = 1024  # bytes; larger property lists are 
 
 T = TypeVar("T")
 Value = int | str | bytes | bytearray | None
-Row = tuple[int, int, int, int | None, int, bytes, bytes, bytes, bytes]  # of READ, names as bytes
 
 INSERT: Final = (
     "INSERT INTO messages (id, exchange, routing_key, properties, properties_json, checksum, body,"
@@ -47,11 +47,6 @@ FULL_ROW: Final = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 # With 0 as the last parameter it does nothing but replace sqlite3's copy of the row before.
 INSERT_LARGE: Final = INSERT + "SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ? WHERE ?"
 NO_ROW: Final[tuple[int, ...]] = (0,) * (FULL_WIDTH + 1)
-
-READ: Final = (
-    "SELECT id, persistent, dead_lettered, expires_at_ms, checksum, exchange, routing_key, properties,"
-    f" CAST(body AS BLOB) FROM messages WHERE id > ? AND id <= ? AND {NOT_REMOVED} ORDER BY id LIMIT ?"
-)
 
 
 class Envelope(NamedTuple):
@@ -73,11 +68,6 @@ def stored_name(name: str) -> str | bytes:
     except UnicodeEncodeError:
         return name.encode("utf-8", "surrogateescape")
     return name
-
-
-def read_name(name: bytes) -> str:
-    """Return a name from the bytes of its column."""
-    return name.decode("utf-8", "surrogateescape")
 
 
 def readable(describe: Callable[[bytes], str | None], table: bytes) -> str | None:
@@ -255,31 +245,6 @@ def in_chunks(values: list[T], width: int, largest: int) -> Iterator[tuple[int, 
         stop = start + count * width
         yield count, values[start:stop] if count < left or start else values
         start = stop
-
-
-def stored_message(row: Row) -> StoredMessage | None:
-    """Return the message of a row of READ; None if it is damaged."""
-    row_id, persistent, dead_lettered, expires_at_ms, checksum, exchange, routing_key, properties, body = row
-    try:
-        if crc32(body, checksum_seed(exchange, routing_key, properties)) != checksum:
-            return None
-    except TypeError:  # damage can turn a value into one of another type
-        return None
-    return StoredMessage(
-        row_id & MAX_POSITION,
-        read_name(exchange),
-        read_name(routing_key),
-        properties,
-        body,
-        bool(persistent),
-        bool(dead_lettered),
-        expires_at_ms,
-    )
-
-
-def checksum_seed(exchange: bytes, routing_key: bytes, properties: bytes) -> int:
-    """Return the CRC-32 of everything but the body, which it is continued with."""
-    return crc32(properties, crc32(routing_key, crc32(exchange)))
 
 
 @cache

@@ -39,9 +39,10 @@ from leveret.storage.connections import (
 from leveret.storage.counts import QueueCounts
 from leveret.storage.definitions import Definitions
 from leveret.storage.lock import FileLock
+from leveret.storage.reading import READ, DamagedRowError, read_messages, read_name
 from leveret.storage.recovery import recover, snapshot
 from leveret.storage.removal import RemovedRanges
-from leveret.storage.rows import READ, RowWriter, delete_rows, id_range, id_ranges, read_name, stored_message
+from leveret.storage.rows import RowWriter, delete_rows, id_range, id_ranges
 from leveret.storage.schema import PAGE_BYTES
 from leveret.storage.store import CorruptMessageError, StaleEpochError, StoreError
 from leveret.storage.turns import TurnLock
@@ -154,25 +155,17 @@ class SqliteStore:
     def read(self, queue_id: int, after: int, up_to: int, limit: int, max_bytes: int) -> list[StoredMessage]:
         """See `Store.read`."""
         first, _ = id_range(queue_id)
-        messages: list[StoredMessage] = []
-        body_bytes = 0
         with self._reading:
             if self._is_closed:
                 raise StoreError("the store is closed")
             try:
                 # An open cursor would keep the log from beginning anew.
                 with closing(self._reader.execute(READ, (first + after, first + up_to, limit))) as rows:
-                    for row in rows:
-                        message = stored_message(row)
-                        if message is None:
-                            raise self._corrupt(queue_id, row[0] - first)
-                        messages.append(message)
-                        body_bytes += len(message.body)
-                        if body_bytes >= max_bytes:
-                            break
+                    return read_messages(rows, max_bytes)
+            except DamagedRowError as damage:
+                raise self._corrupt(queue_id, damage.position) from None
             except sqlite3.Error as error:
                 raise explain(error, self._path, f"read queue {queue_id} of") from error
-        return messages
 
     def checkpoint(self) -> None:
         """See `Store.checkpoint`."""
