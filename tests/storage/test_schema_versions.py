@@ -9,7 +9,18 @@ from pathlib import Path
 import pytest
 
 from leveret.storage import schema
-from leveret.storage.changes import Batch, Bound, ExchangeDeclared, StoredMessage, StoredQueue
+from leveret.storage.changes import (
+    Batch,
+    Bound,
+    ExchangeDeclared,
+    ParameterSet,
+    PermissionSet,
+    StoredMessage,
+    StoredQueue,
+    TopicPermissionSet,
+    UserSet,
+    VHostAdded,
+)
 from leveret.storage.schema import SCHEMA_VERSION
 from leveret.storage.store import StaleEpochError, StoreError
 
@@ -59,6 +70,31 @@ def test_a_file_of_an_earlier_version_has_everything(tmp_path: Path, version: in
     with pytest.raises(StaleEpochError):
         store.apply(Batch(1, epoch=2))
     store.close()
+
+
+def test_users_and_policies_of_an_earlier_version_are_there(tmp_path: Path) -> None:
+    restore(2, tmp_path / "leveret.db")
+    store = open_store(tmp_path / "leveret.db")
+    found = store.load()
+    store.close()
+    assert found.vhosts == [
+        VHostAdded("/", "Default virtual host", (), ""),
+        VHostAdded("other", "", ("a", "b"), "quorum"),
+    ]
+    assert found.users == [
+        UserSet(
+            "ana",
+            "5bTV43HDuI/eI4Nq4D+kIUwpOcOhidcssAZgJVkAdLcsZn9p",
+            "rabbit_password_hashing_sha256",
+            ("management",),
+            '{"max-channels": 9}',
+        )
+    ]
+    assert found.permissions == [PermissionSet("ana", "/", "^a", ".*", "")]
+    assert found.topic_permissions == [TopicPermissionSet("ana", "/", "amq.topic", "^a", ".*")]
+    assert found.parameters == [
+        ParameterSet("/", "policy", "ttl", '{"pattern": "^a", "definition": {"message-ttl": 1}}')
+    ]
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -13,7 +13,7 @@ inside.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
 EPOCH: Final = 1  # of the owner of the data; a single node never changes it
@@ -133,8 +133,116 @@ class Unbound:
     arguments: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class VHostAdded:
+    """A vhost exists from now on."""
+
+    name: str
+    description: str
+    tags: tuple[str, ...]
+    default_queue_type: str  # empty for none
+
+
+@dataclass(frozen=True, slots=True)
+class VHostDeleted:
+    """A vhost is gone, with its durable queues and their messages, exchanges, bindings, permissions and
+    parameters. Messages of it are in no later part of the batch."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class UserSet:
+    """A user exists from now on, like this."""
+
+    name: str
+    password_hash: str  # base64 of a salt of 4 bytes and the hash; empty if no password lets the user in
+    hashing_algorithm: str
+    tags: tuple[str, ...]
+    limits: str  # a JSON object
+
+
+@dataclass(frozen=True, slots=True)
+class UserDeleted:
+    """A user is gone, with all permissions."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class PermissionSet:
+    """What names a user may configure, write to and read from in a vhost, as regular expressions."""
+
+    user: str
+    vhost: str
+    configure: str
+    write: str
+    read: str
+
+
+@dataclass(frozen=True, slots=True)
+class PermissionCleared:
+    """A user may do nothing in a vhost any more."""
+
+    user: str
+    vhost: str
+
+
+@dataclass(frozen=True, slots=True)
+class TopicPermissionSet:
+    """What routing keys a user may write, and what binding keys read, at a topic exchange."""
+
+    user: str
+    vhost: str
+    exchange: str
+    write: str
+    read: str
+
+
+@dataclass(frozen=True, slots=True)
+class TopicPermissionCleared:
+    """A user's routing keys at an exchange are not restricted any more."""
+
+    user: str
+    vhost: str
+    exchange: str
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterSet:
+    """A policy, a limit or the like, as RabbitMQ's runtime parameters: a JSON value under a name."""
+
+    vhost: str
+    component: str
+    name: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterCleared:
+    """A parameter is gone."""
+
+    vhost: str
+    component: str
+    name: str
+
+
+AccessDefinition = (
+    VHostAdded
+    | VHostDeleted
+    | UserSet
+    | UserDeleted
+    | PermissionSet
+    | PermissionCleared
+    | TopicPermissionSet
+    | TopicPermissionCleared
+    | ParameterSet
+    | ParameterCleared
+)
+
 Definition = (
-    ExchangeDeclared
+    AccessDefinition
+    | ExchangeDeclared
     | ExchangeDeleted
     | QueueDeclared
     | QueueDeleted
@@ -210,9 +318,13 @@ class Batch:
 
     def delete_queue(self, queue_id: int) -> None:
         """Remove a queue and whatever this batch holds of it."""
+        self.forget_queue(queue_id)
+        self.definitions.append(QueueDeleted(queue_id))
+
+    def forget_queue(self, queue_id: int) -> None:
+        """Drop whatever this batch holds of a queue; what is stored of it goes with its vhost."""
         for by_queue in (self.enqueued, self.spilled, self.expiries, self.settled):
             by_queue.pop(queue_id, None)
-        self.definitions.append(QueueDeleted(queue_id))
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +350,11 @@ class Snapshot:
     exchanges: list[ExchangeDeclared]
     queues: list[StoredQueue]
     bindings: list[Bound]
+    vhosts: list[VHostAdded] = field(default_factory=list)
+    users: list[UserSet] = field(default_factory=list)
+    permissions: list[PermissionSet] = field(default_factory=list)
+    topic_permissions: list[TopicPermissionSet] = field(default_factory=list)
+    parameters: list[ParameterSet] = field(default_factory=list)
 
 
 class StoredMessage(NamedTuple):

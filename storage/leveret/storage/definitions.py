@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, assert_never
 
+from leveret.storage.access import AccessRows
 from leveret.storage.changes import (
+    AccessDefinition,
     Bound,
     Definition,
     ExchangeDeclared,
@@ -34,9 +36,13 @@ class Definitions:
     def __init__(self, connection: sqlite3.Connection, describe: Callable[[bytes], str | None]) -> None:
         self._connection = connection
         self._describe = describe
+        self._access = AccessRows(connection)
 
     def apply(self, definition: Definition) -> None:
         """Write one change. Messages are not looked at."""
+        if isinstance(definition, AccessDefinition):
+            self._access.apply(definition)
+            return
         execute = self._connection.execute
         match definition:
             case ExchangeDeclared(vhost, name, type_, auto_delete, internal, arguments):

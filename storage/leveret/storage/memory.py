@@ -8,11 +8,16 @@ from threading import Lock
 from typing import assert_never
 
 from leveret.storage.changes import (
+    AccessDefinition,
     Batch,
     Bound,
     Definition,
     ExchangeDeclared,
     ExchangeDeleted,
+    ParameterCleared,
+    ParameterSet,
+    PermissionCleared,
+    PermissionSet,
     QueueDeclared,
     QueueDeleted,
     QueueDelivered,
@@ -21,7 +26,13 @@ from leveret.storage.changes import (
     StoredContent,
     StoredMessage,
     StoredQueue,
+    TopicPermissionCleared,
+    TopicPermissionSet,
     Unbound,
+    UserDeleted,
+    UserSet,
+    VHostAdded,
+    VHostDeleted,
 )
 from leveret.storage.store import StaleEpochError, StoreError
 
@@ -100,6 +111,15 @@ class MemoryDisk:
     delivered: dict[int, int] = field(default_factory=dict)  # queue id -> delivered up to this position
     bindings: dict[Bound, None] = field(default_factory=dict)  # an ordered set
     messages: dict[int, MemoryQueue] = field(default_factory=dict)  # queue id -> its messages
+    vhosts: dict[str, VHostAdded] = field(default_factory=dict)
+    users: dict[str, UserSet] = field(default_factory=dict)
+    permissions: dict[tuple[str, str], PermissionSet] = field(default_factory=dict)  # user, vhost
+    topic_permissions: dict[tuple[str, str, str], TopicPermissionSet] = field(
+        default_factory=dict
+    )  # user, vhost, exchange
+    parameters: dict[tuple[str, str, str], ParameterSet] = field(
+        default_factory=dict
+    )  # vhost, component, name
 
 
 class MemoryStore:
@@ -121,7 +141,16 @@ class MemoryStore:
                 else:
                     disk.messages[queue_id].remove_transient()
             queues = [self._stored_queue(queue) for _, queue in sorted(disk.queues.items())]
-            return Snapshot(list(disk.exchanges.values()), queues, list(disk.bindings))
+            return Snapshot(
+                list(disk.exchanges.values()),
+                queues,
+                list(disk.bindings),
+                list(disk.vhosts.values()),
+                list(disk.users.values()),
+                list(disk.permissions.values()),
+                list(disk.topic_permissions.values()),
+                list(disk.parameters.values()),
+            )
 
     def apply(self, batch: Batch) -> None:
         """See `Store.apply`."""
@@ -207,6 +236,8 @@ class MemoryStore:
     def _check(self, batch: Batch) -> None:
         """Refuse what no correct model sends: a batch is applied whole or not at all."""
         deleted = {d.queue_id for d in batch.definitions if isinstance(d, QueueDeleted)}
+        vhosts = {d.name for d in batch.definitions if isinstance(d, VHostDeleted)}
+        deleted.update(q.queue_id for q in self._disk.queues.values() if q.vhost in vhosts)
         names = {(q.vhost, q.name) for q in self._disk.queues.values() if q.queue_id not in deleted}
         for definition in batch.definitions:
             if isinstance(definition, QueueDeclared) and definition.queue_id not in deleted:
@@ -221,6 +252,9 @@ class MemoryStore:
         self._require_usable()
 
     def _define(self, definition: Definition) -> None:
+        if isinstance(definition, AccessDefinition):
+            self._define_access(definition)
+            return
         disk = self._disk
         match definition:
             case ExchangeDeclared():
@@ -247,3 +281,45 @@ class MemoryStore:
                 )
             case _:
                 assert_never(definition)
+
+    def _define_access(self, definition: AccessDefinition) -> None:
+        disk = self._disk
+        match definition:
+            case VHostAdded(name):
+                disk.vhosts[name] = definition
+            case VHostDeleted(name):
+                self._delete_vhost(name)
+            case UserSet(name):
+                disk.users[name] = definition
+            case UserDeleted(name):
+                disk.users.pop(name, None)
+                disk.permissions = {key: p for key, p in disk.permissions.items() if p.user != name}
+                disk.topic_permissions = {
+                    key: p for key, p in disk.topic_permissions.items() if p.user != name
+                }
+            case PermissionSet(user, vhost):
+                disk.permissions[user, vhost] = definition
+            case PermissionCleared(user, vhost):
+                disk.permissions.pop((user, vhost), None)
+            case TopicPermissionSet(user, vhost, exchange):
+                disk.topic_permissions[user, vhost, exchange] = definition
+            case TopicPermissionCleared(user, vhost, exchange):
+                disk.topic_permissions.pop((user, vhost, exchange), None)
+            case ParameterSet(vhost, component, name):
+                disk.parameters[vhost, component, name] = definition
+            case ParameterCleared(vhost, component, name):
+                disk.parameters.pop((vhost, component, name), None)
+            case _:
+                assert_never(definition)
+
+    def _delete_vhost(self, name: str) -> None:
+        disk = self._disk
+        disk.vhosts.pop(name, None)
+        for queue_id in [queue_id for queue_id, queue in disk.queues.items() if queue.vhost == name]:
+            for by_queue in (disk.queues, disk.delivered, disk.messages):
+                by_queue.pop(queue_id, None)
+        disk.exchanges = {key: e for key, e in disk.exchanges.items() if e.vhost != name}
+        disk.bindings = {b: None for b in disk.bindings if b.vhost != name}
+        disk.permissions = {key: p for key, p in disk.permissions.items() if p.vhost != name}
+        disk.topic_permissions = {key: p for key, p in disk.topic_permissions.items() if p.vhost != name}
+        disk.parameters = {key: p for key, p in disk.parameters.items() if p.vhost != name}

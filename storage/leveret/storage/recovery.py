@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from leveret.storage import access
 from leveret.storage.changes import MAX_POSITION, MAX_QUEUE_ID, Snapshot, StoredQueue
 from leveret.storage.definitions import read_bindings, read_exchanges
 from leveret.storage.reading import read_name
@@ -80,7 +81,16 @@ def snapshot(reader: sqlite3.Connection, removed: RemovedRanges, counts: QueueCo
                 0 if last is None else last & MAX_POSITION,
             )
         )
-    return Snapshot(read_exchanges(reader), queues, read_bindings(reader))
+    return Snapshot(
+        read_exchanges(reader),
+        queues,
+        read_bindings(reader),
+        access.read_vhosts(reader),
+        access.read_users(reader),
+        access.read_permissions(reader),
+        access.read_topic_permissions(reader),
+        access.read_parameters(reader),
+    )
 
 
 def _remove_transient(connection: sqlite3.Connection, counts: QueueCounts) -> bool:

@@ -20,9 +20,58 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 APPLICATION_ID: Final = 0x4C565254  # "LVRT"
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 PAGE_BYTES: Final = 8192  # measured: 13 % less CPU than 4096 for messages of 1 KiB, the same for small ones
 POSITION_BITS: Final = MAX_POSITION.bit_length()
+
+_ACCESS_TABLES: Final = (
+    """\
+CREATE TABLE vhosts (
+    vhost_id INTEGER PRIMARY KEY,
+    name NOT NULL UNIQUE,
+    description NOT NULL,
+    tags TEXT NOT NULL,  -- a JSON array
+    default_queue_type TEXT NOT NULL
+)""",
+    """\
+CREATE TABLE users (
+    user_id INTEGER PRIMARY KEY,
+    name NOT NULL UNIQUE,
+    password_hash TEXT NOT NULL,
+    hashing_algorithm TEXT NOT NULL,
+    tags TEXT NOT NULL,  -- a JSON array
+    limits TEXT NOT NULL  -- a JSON object
+)""",
+    """\
+CREATE TABLE permissions (
+    permission_id INTEGER PRIMARY KEY,
+    user NOT NULL,
+    vhost NOT NULL,
+    configure NOT NULL,
+    write NOT NULL,
+    read NOT NULL,
+    UNIQUE (user, vhost)
+)""",
+    """\
+CREATE TABLE topic_permissions (
+    permission_id INTEGER PRIMARY KEY,
+    user NOT NULL,
+    vhost NOT NULL,
+    exchange NOT NULL,
+    write NOT NULL,
+    read NOT NULL,
+    UNIQUE (user, vhost, exchange)
+)""",
+    """\
+CREATE TABLE parameters (  -- policies, limits
+    parameter_id INTEGER PRIMARY KEY,
+    vhost NOT NULL,
+    component TEXT NOT NULL,
+    name NOT NULL,
+    value TEXT NOT NULL,  -- JSON
+    UNIQUE (vhost, component, name)
+)""",
+)
 
 # Names are TEXT, or BLOB where their bytes are not UTF-8. `..._json` columns are only for people to read.
 TABLES: Final = (
@@ -90,6 +139,7 @@ CREATE TABLE removed_ranges (  -- of messages that are gone; their rows are dele
     first_id INTEGER PRIMARY KEY,
     last_id INTEGER NOT NULL
 )""",
+    *_ACCESS_TABLES,
 )
 
 NOT_REMOVED: Final = (
@@ -140,7 +190,7 @@ FROM bindings""",
 }
 
 # version -> statements that make the next version of it
-MIGRATIONS: Final[Mapping[int, tuple[str, ...]]] = {}
+MIGRATIONS: Final[Mapping[int, tuple[str, ...]]] = {1: _ACCESS_TABLES}
 
 
 def prepare(

@@ -20,7 +20,15 @@ from contextlib import closing, contextmanager
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Final
 
-from leveret.storage.changes import Batch, QueueDeleted, QueuePurged, Snapshot, StoredContent, StoredMessage
+from leveret.storage.changes import (
+    Batch,
+    QueueDeleted,
+    QueuePurged,
+    Snapshot,
+    StoredContent,
+    StoredMessage,
+    VHostDeleted,
+)
 from leveret.storage.checkpoint import (
     CHECKPOINT_BYTES,
     IDLE_CHECKPOINT_BYTES,
@@ -42,7 +50,7 @@ from leveret.storage.lock import FileLock
 from leveret.storage.reading import READ, DamagedRowError, read_messages, read_name
 from leveret.storage.recovery import recover, snapshot
 from leveret.storage.removal import RemovedRanges
-from leveret.storage.rows import RowWriter, delete_rows, id_range, id_ranges
+from leveret.storage.rows import RowWriter, delete_rows, id_range, id_ranges, stored_name
 from leveret.storage.schema import PAGE_BYTES
 from leveret.storage.store import CorruptMessageError, StaleEpochError, StoreError
 from leveret.storage.turns import TurnLock
@@ -231,6 +239,8 @@ class SqliteStore:
         if batch.epoch != self._epoch:
             self._writer.execute("UPDATE meta SET value = ? WHERE key = 'epoch'", (batch.epoch,))
         for definition in batch.definitions:
+            if isinstance(definition, VHostDeleted):
+                self._delete_messages_of_vhost(definition.name)
             self._definitions.apply(definition)
             if isinstance(definition, QueueDeleted):
                 self._delete_messages(definition.queue_id)
@@ -249,6 +259,17 @@ class SqliteStore:
         messages, _ = self._counts.of(queue_id)
         self._removed.remove(*id_range(queue_id), messages)
         self._counts.drop(queue_id)
+
+    def _delete_messages_of_vhost(self, name: str) -> None:
+        """Remove the messages of all queues of a vhost; if they are many, later."""
+        rows = self._writer.execute(
+            "SELECT queue_id FROM queues WHERE vhost = ?", (stored_name(name),)
+        ).fetchall()
+        messages = sum(self._counts.of(queue_id)[0] for (queue_id,) in rows)
+        for (queue_id,) in rows:
+            if self._counts.of(queue_id)[0]:
+                self._removed.remove(*id_range(queue_id), max(messages, 1))
+            self._counts.drop(queue_id)
 
     def _purge(self, purged: QueuePurged) -> None:
         first, _ = id_range(purged.queue_id)
