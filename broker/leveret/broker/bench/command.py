@@ -10,9 +10,9 @@ from typing import Final
 import click
 
 from leveret.broker.bench import plot, report
-from leveret.broker.bench.flows import Options, Result
 from leveret.broker.bench.processes import BrokerProcesses
 from leveret.broker.bench.rows import COUNTER_BYTES
+from leveret.broker.bench.run import Options, Result
 from leveret.broker.bench.runner import Comparison, Summary, Target, run_all, summarise_all
 from leveret.broker.bench.scenarios import SCENARIOS
 from leveret.broker.bench.wire import Unreachable, Url, parse_url
@@ -52,7 +52,7 @@ def _scenario_lines() -> str:
     metavar="PID",
     type=int,
     callback=_check_pid,
-    help="Its process, to measure CPU time and size of.",
+    help="Its process, whose CPU time and size are measured; on this machine it is found by the port.",
 )
 @click.option("--compare", metavar="URL", callback=_read_url, help="A second broker; the two take turns.")
 @click.option("--compare-pid", metavar="PID", type=int, callback=_check_pid, help="Its process.")
@@ -99,40 +99,56 @@ def bench(
 ) -> None:
     """Load any AMQP 0-9-1 broker, measure it, and check what it delivers.
 
-    Runs the scenarios that are named, or all. Each ends with ok, or with what did not hold: a message lost,
-    doubled, out of order or damaged, a publish not confirmed exactly once. The exit code is 1 if anything
-    did not hold.
+    Runs the scenarios that are named, or all; with --rate, all that can go at a rate. Each ends with ok, or
+    with what did not hold: a message lost, doubled, out of order or damaged, a publish not confirmed exactly
+    once. The exit code is 1 if anything did not hold.
 
     Names that it declares begin with leveret-bench, and are deleted afterwards.
     """
     if compare_pid is not None and compare is None:
         raise click.UsageError("--compare-pid needs --compare")
-    if rate is not None and any(name.startswith("backlog") for name in scenarios):
-        raise click.UsageError("backlog fills a queue as fast as it can; it has no --rate")
-    targets = [Target(url, pid)]
+    if plot_file is not None and not plot_file.absolute().parent.is_dir():
+        raise click.UsageError(f"--plot: there is no folder {plot_file.parent}")
+    names = _names(scenarios, rate)
+    targets = [Target.found(url, pid)]
     if compare is not None:
-        targets.append(Target(compare, compare_pid))
+        targets.append(Target.found(compare, compare_pid))
     repeat = repeat or (REPEAT_COMPARED if compare is not None else 1)
     options = Options(seconds, messages, size, rate)
     output = _Output(as_json)
     results: list[tuple[int, Result]] = []
+    failure: Unreachable | None = None
     try:
-        for number, result in run_all(
-            scenarios or tuple(SCENARIOS), targets, options, repeat, output.progress.show
-        ):
+        for number, result in run_all(names, targets, options, repeat, output.progress.show):
             results.append((number, result))
             output.result(result)
     except Unreachable as error:
-        output.progress.clear()
-        click.echo(f"leveret: {error}", err=True)
-        context.exit(EX_UNAVAILABLE)
+        failure = error
     finally:
         output.progress.clear()
     rows = summarise_all(results)
-    output.summary(rows)
-    if plot_file is not None:
-        plot_file.write_text(plot.chart(rows), encoding="utf-8")
-    context.exit(0 if all(result.is_ok for _number, result in results) else EX_VIOLATION)
+    if rows:
+        output.summary(rows)
+        if plot_file is not None:
+            plot_file.write_text(plot.chart(rows), encoding="utf-8")
+    if failure is not None:
+        click.echo(f"leveret: {failure}", err=True)
+    if any(not result.is_ok for _number, result in results):
+        context.exit(EX_VIOLATION)
+    context.exit(0 if failure is None else EX_UNAVAILABLE)
+
+
+def _names(wanted: tuple[str, ...], rate: float | None) -> tuple[str, ...]:
+    """Return the scenarios to run.
+
+    Raises:
+        click.UsageError: there is to be a rate, and one of them has none.
+    """
+    able = tuple(name for name, each in SCENARIOS.items() if rate is None or each.has_rate)
+    for name in wanted:
+        if name not in able:
+            raise click.UsageError(f"{name} goes as fast as it can; it has no --rate")
+    return wanted or able
 
 
 class _Output:

@@ -48,6 +48,15 @@ class Histogram:
         self.highest = max(self.highest, value)
         self._last_count = 0
 
+    def merge(self, other: Histogram) -> None:
+        """Count what another one has counted."""
+        self._settle()
+        other._settle()
+        for bucket, count in other._buckets.items():
+            self._buckets[bucket] = self._buckets.get(bucket, 0) + count
+        self.count += other.count
+        self.highest = max(self.highest, other.highest)
+
     def percentile(self, share: float) -> int:
         """Return the duration that this share of all (0 to 1) does not exceed; 0 if there is none."""
         self._settle()

@@ -1,212 +1,28 @@
-"""What scenarios are made of: a run on one broker, and flows of messages from publishers to consumers."""
+"""Flows of messages from publishers to consumers, and the phases of a run: publish, drain, check."""
 
 from __future__ import annotations
 
-import contextlib
-import os
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from pamqp import commands
 
 from leveret.broker.bench.figures import NS, WARM_UP_NS, Histogram, Pace, SendTimes
-from leveret.broker.bench.inbox import BrokerClosed, Stream
-from leveret.broker.bench.loop import Loop
-from leveret.broker.bench.order import Confirms, Faults, Order
+from leveret.broker.bench.inbox import Stream
+from leveret.broker.bench.order import Confirms, Order
 from leveret.broker.bench.publisher import Publisher, publish_rows
-from leveret.broker.bench.wire import Connection, Unreachable, Url
-from leveret.protocol import tables
 from leveret.protocol.properties import NO_PROPERTIES, PERSISTENT, replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from leveret.broker.bench.processes import BrokerProcesses
+    from leveret.broker.bench.run import Run
+    from leveret.broker.bench.wire import Connection
 
 STALL_NS: Final = 20 * NS  # without any progress a run is over: what has not come is lost
-TICK_NS: Final = NS // 5  # between two looks at the broker's size, and two pictures of the progress bar
 PREFETCH: Final = 1000  # of consumers that acknowledge
 ACK_EVERY: Final = 100  # deliveries they acknowledge at once
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What the user wants of a run; None leaves it to the scenario."""
-
-    seconds: float = 5.0
-    messages: int | None = None  # a fixed amount instead of the seconds
-    size: int | None = None
-    rate: float | None = None
-
-
-@dataclass(slots=True)
-class Result:
-    """What a run gave; rates are per second."""
-
-    scenario: str
-    broker: str = ""
-    url: str = ""
-    verdict: list[str] = field(default_factory=list)  # empty: everything held
-    published: int = 0
-    delivered: int = 0
-    confirmed: int = 0
-    seconds: float = 0.0  # from the first publish to the last delivery or confirm
-    publish_rate: float | None = None
-    deliver_rate: float | None = None
-    confirm_rate: float | None = None
-    through_rate: float | None = None  # all that was done, by the whole time
-    latency_ms: dict[str, float] | None = None
-    confirm_ms: dict[str, float] | None = None
-    sent_late_ms: dict[str, float] | None = None
-    broker_cpu_seconds: float | None = None
-    cpu_per_million: float | None = None
-    peak_rss_mb: float | None = None
-    generator_cpu_seconds: float = 0.0
-    blocked: int = 0  # how often the broker asked to pause
-    phases: dict[str, dict[str, float | None]] = field(default_factory=dict)
-
-    @property
-    def is_ok(self) -> bool:
-        """Whether everything that was checked held."""
-        return not self.verdict
-
-    def to_json(self) -> dict[str, object]:
-        """Return it as a JSON object."""
-        return {"ok": self.is_ok, **asdict(self)}
-
-
-class Run:
-    """One scenario on one broker.
-
-    Args:
-        scenario: its name.
-        url: the broker.
-        options: what the user wants.
-        processes: of the broker, if they can be seen.
-        progress: is told now and then how much is done (0 to 1, or more when only the rest is to come) and
-            how many messages or operations were done.
-    """
-
-    def __init__(
-        self,
-        scenario: str,
-        url: Url,
-        options: Options,
-        processes: BrokerProcesses | None = None,
-        progress: Callable[[float, int], None] = lambda _share, _count: None,
-    ) -> None:
-        self.url = url
-        self.options = options
-        self.processes = processes
-        self.progress = progress
-        self.faults = Faults()
-        self.loop = Loop()
-        self.result = Result(scenario, url=str(url))
-        self.is_under_way = False  # set up: what breaks now is the broker's fault
-        self.prefix = f"leveret-bench-{os.getpid()}-"
-        self._connections: list[Connection] = []
-        self._queues: list[str] = []
-        self._exchanges: list[str] = []
-        self._next_tick_ns = 0
-        self._cpu_s = 0.0
-        self._generator_cpu_s = 0.0
-
-    # -- set up
-
-    def connect(self, *channels: int) -> Connection:
-        """Connect and open channels."""
-        connection = Connection(self.url)
-        self._connections.append(connection)
-        if not self.result.broker:
-            self.result.broker = broker_name(connection.server_properties)
-        for channel in channels:
-            connection.open_channel(channel)
-        self.loop.add(connection)
-        return connection
-
-    def queue(self, connection: Connection, name: str, *, durable: bool = False) -> str:
-        """Declare a queue on channel 1; it is deleted when the run is over."""
-        name = self.prefix + name
-        self._queues.append(name)
-        connection.call(1, commands.Queue.Declare, commands.Queue.DeclareOk, queue=name, durable=durable)
-        return name
-
-    def exchange(self, connection: Connection, name: str, kind: str) -> str:
-        """Declare an exchange on channel 1; it is deleted when the run is over."""
-        name = self.prefix + name
-        self._exchanges.append(name)
-        connection.call(
-            1, commands.Exchange.Declare, commands.Exchange.DeclareOk, exchange=name, exchange_type=kind
-        )
-        return name
-
-    def consume(
-        self, connection: Connection, channel: int, queue: str, stream: Stream, *, acks: bool
-    ) -> None:
-        """Start a consumer whose deliveries the stream takes."""
-        connection.inbox.takers[channel] = stream
-        if acks:
-            connection.call(channel, commands.Basic.Qos, commands.Basic.QosOk, prefetch_count=PREFETCH)
-        connection.call(
-            channel, commands.Basic.Consume, commands.Basic.ConsumeOk,
-            queue=queue, consumer_tag=f"bench-{channel}", no_ack=not acks,
-        )  # fmt: skip
-
-    # -- take down
-
-    def close(self) -> None:
-        """Delete what was declared and close the connections; what fails here is left as it is."""
-        failures = (BrokerClosed, Unreachable, OSError)
-        with contextlib.suppress(*failures):
-            cleaner = Connection(self.url)
-            cleaner.open_channel(1)
-            for name in self._queues:
-                cleaner.call(1, commands.Queue.Delete, commands.Queue.DeleteOk, queue=name)
-            for name in self._exchanges:
-                cleaner.call(1, commands.Exchange.Delete, commands.Exchange.DeleteOk, exchange=name)
-            cleaner.close()
-        self.loop.close()
-        for connection in self._connections:
-            connection.socket.close()
-
-    # -- measuring
-
-    def begin(self) -> int:
-        """Note that the load begins; return the time."""
-        self.is_under_way = True
-        self._generator_cpu_s = time.process_time()
-        if self.processes is not None:
-            self._cpu_s = self.processes.cpu_seconds()
-        return time.perf_counter_ns()
-
-    def end(self, operations: int) -> None:
-        """Note that the load is over, and that so many operations were done."""
-        result = self.result
-        result.generator_cpu_seconds += time.process_time() - self._generator_cpu_s
-        if self.processes is not None:
-            used = self.processes.cpu_seconds() - self._cpu_s
-            result.broker_cpu_seconds = (result.broker_cpu_seconds or 0.0) + used
-            result.cpu_per_million = result.broker_cpu_seconds * 1e6 / operations if operations else None
-            self.processes.sample_rss()
-            result.peak_rss_mb = round(self.processes.peak_rss_bytes / 1e6, 1)
-
-    def tick(self, now_ns: int, share: float, count: int) -> None:
-        """Look at the broker, and tell how far the run is, if it is time."""
-        if now_ns >= self._next_tick_ns:
-            self._next_tick_ns = now_ns + TICK_NS
-            if self.processes is not None:
-                self.processes.sample_rss()
-            self.progress(share, count)
-
-
-def broker_name(properties: tables.Table) -> str:
-    """Return what a broker calls itself, such as `Leveret 0.1.0` or `RabbitMQ 3.10.8`."""
-    name = tables.longstr(properties, "broker")
-    if name is not None:
-        return f"{name} {tables.longstr(properties, 'broker_version') or ''}".strip()
-    product = tables.longstr(properties, "product") or "a broker"
-    return f"{product} {tables.longstr(properties, 'version') or ''}".strip()
 
 
 @dataclass(slots=True)
@@ -230,6 +46,8 @@ class Flow:
         window: publishes that may be out; None for any number.
         confirms: whether the publishers ask for confirms.
         acks: whether the consumers acknowledge.
+        prefetch: of consumers that acknowledge.
+        ack_every: how many deliveries they acknowledge at once.
         rate: messages per second of all publishers, unless the user gave one.
     """
 
@@ -242,6 +60,8 @@ class Flow:
         window: int | None = None,
         confirms: bool = False,
         acks: bool = False,
+        prefetch: int = PREFETCH,
+        ack_every: int = ACK_EVERY,
         rate: float | None = None,
         publisher_count: int = 1,
     ) -> None:
@@ -251,6 +71,8 @@ class Flow:
         self.window = window
         self.confirms = confirms
         self.acks = acks
+        self.prefetch = prefetch
+        self.ack_every = ack_every
         self.publishers: list[Publisher] = []
         self.consumers: list[_Consumer] = []
         self.latency = Histogram()
@@ -315,12 +137,12 @@ class Flow:
         stream = Stream(
             order, self.body_bytes, self.publishers.index(publisher), publisher.times,
             self.latency if latency is None else latency,
-            routes=routes, ack_every=ACK_EVERY if self.acks else 0, send=connection.send, on_run=on_run,
+            routes=routes, ack_every=self.ack_every if self.acks else 0, send=connection.send, on_run=on_run,
         )  # fmt: skip
         stream.measured_from_ns = self._measured_from_ns
         own = queue if queue.startswith(self.run.prefix) else None
         self.consumers.append(_Consumer(stream, publisher, connection, channel, own))
-        self.run.consume(connection, channel, queue, stream, acks=self.acks)
+        self.run.consume(connection, channel, queue, stream, self.prefetch if self.acks else None)
         return stream
 
     # -- counts

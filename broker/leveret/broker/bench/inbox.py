@@ -67,15 +67,16 @@ class Inbox:
 
     Args:
         send: writes to the connection.
+        buffer_bytes: what it reads at once; the buffer grows for frames that are larger.
     """
 
-    def __init__(self, send: Callable[[bytes], None]) -> None:
+    def __init__(self, send: Callable[[bytes], None], buffer_bytes: int = BUFFER_BYTES) -> None:
         self.takers: dict[int, Taker] = {}  # by channel
         self.replies: deque[tuple[int, Frame | Content]] = deque()  # with the channel
         self.blocked = False  # the broker wants no publishes, by connection.blocked or channel.flow
         self.blocked_count = 0
         self._send = send
-        self._buffer = bytearray(BUFFER_BYTES)
+        self._buffer = bytearray(buffer_bytes)
         self._view = memoryview(self._buffer)
         self._start = 0
         self._end = 0

@@ -22,6 +22,11 @@ class Faults:
         before, first = self._kinds.get(kind, (0, example))
         self._kinds[kind] = (before + count, first)
 
+    def merge(self, other: Faults) -> None:
+        """Count what others found, too."""
+        for kind, (count, example) in other._kinds.items():
+            self.add(kind, example, count)
+
     def __bool__(self) -> bool:
         return bool(self._kinds)
 

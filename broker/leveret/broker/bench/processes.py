@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -13,6 +14,7 @@ PROC: Final = Path("/proc")
 _USER_TIME: Final = 11  # fields of stat behind the name in parentheses
 _SYSTEM_TIME: Final = 12
 _RESIDENT: Final = 21  # in pages
+_LISTENS: Final = "0A"  # state of a socket in /proc/net/tcp
 
 
 class BrokerProcesses:
@@ -37,10 +39,13 @@ class BrokerProcesses:
         ticks = sum(fields[_USER_TIME] + fields[_SYSTEM_TIME] for fields in self._stats())
         return ticks / os.sysconf("SC_CLK_TCK")
 
+    def rss_bytes(self) -> int:
+        """Return the resident size; pages that processes share count in each."""
+        return sum(fields[_RESIDENT] for fields in self._stats()) * os.sysconf("SC_PAGE_SIZE")
+
     def sample_rss(self) -> None:
-        """Look at the resident size and keep the highest; pages that processes share count in each."""
-        pages = sum(fields[_RESIDENT] for fields in self._stats())
-        self.peak_rss_bytes = max(self.peak_rss_bytes, pages * os.sysconf("SC_PAGE_SIZE"))
+        """Look at the resident size and keep the highest."""
+        self.peak_rss_bytes = max(self.peak_rss_bytes, self.rss_bytes())
 
     def _stats(self) -> Iterator[list[int]]:
         for pid in self._tree():
@@ -61,3 +66,32 @@ class BrokerProcesses:
                 except OSError:
                     continue
         return tree
+
+
+def listening_pid(port: int, proc: Path = PROC) -> int | None:
+    """Return the process on this machine that listens on a TCP port; None if there is none, or it is hidden.
+
+    Processes of other users are hidden from all but root.
+    """
+    sockets = {
+        f"socket:[{inode}]" for name in ("tcp", "tcp6") for inode in _listening(proc / "net" / name, port)
+    }
+    if not sockets:
+        return None
+    for pid in sorted(int(entry.name) for entry in proc.iterdir() if entry.name.isdigit()):
+        with contextlib.suppress(OSError):  # it has ended, or belongs to another user
+            if any(str(each.readlink()) in sockets for each in (proc / str(pid) / "fd").iterdir()):
+                return pid
+    return None
+
+
+def _listening(table: Path, port: int) -> Iterator[str]:
+    """Yield the inodes of the sockets that listen on a port."""
+    try:
+        lines = table.read_text().splitlines()[1:]
+    except OSError:
+        return
+    for line in lines:
+        fields = line.split()
+        if fields[3] == _LISTENS and int(fields[1].rpartition(":")[2], 16) == port:
+            yield fields[9]

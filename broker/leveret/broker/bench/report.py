@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from typing import TextIO
 
-    from leveret.broker.bench.flows import Result
+    from leveret.broker.bench.run import Result
     from leveret.broker.bench.runner import Comparison
 
 NOTHING: Final = "-"
@@ -40,11 +40,22 @@ _COMPARED: Final = {
     "A/B  ": 6,
 }
 
+MAY_LIMIT: Final = "the broker may be faster than this"
+
+# What only some scenarios tell: name in JSON -> in words
+EXTRAS: Final = {
+    "resident_bytes_per_message": "bytes resident for each waiting message",
+    "resident_bytes_per_connection": "bytes resident for each connection",
+    "idle_cpu_percent": "CPU while nothing happens, percent of a core",
+    "wake_all_ms": "ms until each had got a message",
+}
+
 LEGEND: Final = (
     "published/s, delivered/s: while publishing, without the warm-up; in backlog of its two phases.\n"
-    "through/s: all that was done, by the whole time until the last of it. cpu s/M: CPU seconds of the\n"
-    "broker for a million published messages (or operations). Latency counts from when a message was\n"
-    "sent or, at a given rate, due; with confirms and no consumer it is that of the confirm.\n"
+    "through/s: all that was done, by the whole time until the last of it; in idle connections opened.\n"
+    "cpu s/M: CPU seconds of the broker for a million published messages, operations or connections.\n"
+    "Latency counts from when a message was sent or, at a given rate, due; with confirms and no consumer\n"
+    "it is that of the confirm.\n"
 )
 
 
@@ -54,7 +65,7 @@ def header(columns: dict[str, int] = _COLUMNS) -> str:
 
 
 def row(result: Result) -> str:
-    """Return the line of a run; what did not hold follows in lines of its own."""
+    """Return the line of a run; what did not hold, and what else it tells, follow in lines of their own."""
     latency = result.latency_ms or result.confirm_ms or {}
     cells = [
         result.scenario,
@@ -67,7 +78,11 @@ def row(result: Result) -> str:
         figure(result.peak_rss_mb),
         "ok" if result.is_ok else "FAILED",
     ]
-    return "\n".join([_line(cells, _COLUMNS), *(f"    {fault}" for fault in result.verdict)])
+    extra = [f"{EXTRAS.get(name, name)}: {figure(value)}" for name, value in result.extra.items()]
+    notes = [*result.verdict, *extra]
+    if result.is_generator_busy:
+        notes.append(f"the generator was busy for {result.generator_share:.0%} of the time: {MAY_LIMIT}")
+    return "\n".join([_line(cells, _COLUMNS), *(f"    {note}" for note in notes)])
 
 
 def comparison(rows: list[Comparison]) -> str:

@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from leveret.broker.bench.figures import medians, ratio
-from leveret.broker.bench.flows import Options, Result, Run
 from leveret.broker.bench.inbox import BrokerClosed
-from leveret.broker.bench.processes import BrokerProcesses
+from leveret.broker.bench.processes import BrokerProcesses, listening_pid
+from leveret.broker.bench.run import Options, Result, Run
 from leveret.broker.bench.scenarios import SCENARIOS
-from leveret.broker.bench.wire import Unreachable, Url
+from leveret.broker.bench.wire import Unreachable, Url, is_this_machine
 from leveret.protocol.errors import AMQPException
 
 if TYPE_CHECKING:
@@ -22,6 +22,13 @@ class Target(NamedTuple):
 
     url: Url
     pid: int | None = None
+
+    @classmethod
+    def found(cls, url: Url, pid: int | None) -> Target:
+        """Return the broker at the URL; without a pid, with its process if it is here and can be seen."""
+        if pid is None and is_this_machine(url.host):
+            pid = listening_pid(url.port)
+        return cls(url, pid)
 
 
 def run_one(name: str, target: Target, options: Options, progress: Callable[[float, int], None]) -> Result:
@@ -79,6 +86,8 @@ class Summary:
     p99_ms: float | None
     peak_rss_mb: float | None
     is_paced: bool  # the rate was given, not found
+    is_generator_busy: bool  # in some run the generator may have been what limited
+    extra: dict[str, float]  # medians of what only this scenario tells
 
     def to_json(self) -> dict[str, object]:
         """Return it as a JSON object."""
@@ -96,6 +105,7 @@ def summarise(results: Sequence[Result]) -> list[Summary]:
             medians(rates), medians(cpu),
             medians(each.get("p50") for each in latencies), medians(each.get("p99") for each in latencies),
             medians(result.peak_rss_mb for result in results), first.sent_late_ms is not None,
+            any(result.is_generator_busy for result in results), _extra(results),
         )  # fmt: skip
 
     if not first.phases:
@@ -110,6 +120,11 @@ def summarise(results: Sequence[Result]) -> list[Summary]:
         )
         for phase in first.phases
     ]
+
+
+def _extra(results: Sequence[Result]) -> dict[str, float]:
+    medians_of = {name: medians(result.extra.get(name) for result in results) for name in results[0].extra}
+    return {name: value for name, value in medians_of.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The scenarios: what each sets up, and the table of them."""
+"""The scenarios of messages, what each sets up; and the table of all of them."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pamqp import commands
 
-from leveret.broker.bench.figures import NS, WARM_UP_NS, Histogram, Pace
-from leveret.broker.bench.flows import STALL_NS, Flow, Run
+from leveret.broker.bench import idle, operations
+from leveret.broker.bench.figures import NS, Histogram
+from leveret.broker.bench.flows import STALL_NS, Flow
 from leveret.broker.bench.publisher import publish_rows
-from leveret.broker.bench.rows import body_rows
-from leveret.broker.bench.wire import Connection
-from leveret.protocol.content import encode_content
-from leveret.protocol.methods import encode_method, make
 from leveret.protocol.properties import NO_PROPERTIES, Properties, replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from leveret.broker.bench.run import Run
+    from leveret.broker.bench.wire import Connection
+
 CONFIRM_WINDOW: Final = 5000
 FANOUT_QUEUES: Final = 10
+LARGE_PREFETCH: Final = 20
 MANY_CONNECTIONS: Final = 200
 MANY_RATE: Final = 5000.0
 TOPIC_KEYS: Final = 100  # and as many queues, with 10 bindings each
@@ -37,6 +38,7 @@ class Scenario(NamedTuple):
 
     about: str
     run: Callable[[Run], None]
+    has_rate: bool = True  # whether it can be paced
 
 
 def _one_queue(run: Run, flow: Flow, *, durable: bool = False) -> None:
@@ -58,7 +60,7 @@ def _transient_ack(run: Run) -> None:
 
 
 def _large(run: Run) -> None:
-    _one_queue(run, Flow(run, 1 << 20, acks=True))
+    _one_queue(run, Flow(run, 1 << 20, acks=True, prefetch=LARGE_PREFETCH, ack_every=1))
 
 
 def _persistent(run: Run) -> None:
@@ -157,7 +159,7 @@ def _many(run: Run) -> None:
 
 
 def _backlog(run: Run) -> None:
-    _fill_and_drain(run, Flow(run), BACKLOG)
+    _fill_and_drain(run, Flow(run, acks=True), BACKLOG)
 
 
 def _backlog_persistent(run: Run) -> None:
@@ -171,6 +173,7 @@ def _fill_and_drain(run: Run, flow: Flow, messages: int) -> None:
     queue = run.queue(connection, "queue", durable=flow.persistent)
     routes = [("", queue)]
     publisher = flow.add_publisher(connection, 1, routes, limit=run.options.messages or messages)
+    rss_bytes = run.broker_rss_bytes()
     start_ns = run.begin()
     flow.publish(start_ns)
     flow.drain()
@@ -180,6 +183,8 @@ def _fill_and_drain(run: Run, flow: Flow, messages: int) -> None:
     result.publish_rate = flow.published * NS / (filled_ns - start_ns)
     run.end(flow.published)
     fill_cpu = result.cpu_per_million
+    if run.processes is not None:
+        result.extra["resident_bytes_per_message"] = (run.broker_rss_bytes() - rss_bytes) / flow.published
     run.begin()
     flow.add_consumer(consuming, 1, queue, publisher, routes, latency=Histogram())
     flow.drain()
@@ -254,90 +259,6 @@ class _Server:
         self._connection.send(self._rows.build(count, first))
 
 
-def _churn(run: Run) -> None:
-    """Connect, declare an exclusive queue, publish, get, close: one after another."""
-    run.connect()  # learns the broker's name
-    body_bytes = run.options.size or 16
-    bodies = body_rows(body_bytes, 0)
-
-    def cycle(number: int) -> None:
-        connection = Connection(run.url)
-        connection.open_channel(1)
-        declared = connection.call(1, commands.Queue.Declare, commands.Queue.DeclareOk, exclusive=True)
-        queue = declared.queue or ""
-        body = bodies.one(number)
-        publish = encode_method(1, make(commands.Basic.Publish, routing_key=queue))
-        connection.send(publish + encode_content(1, connection.frame_max, NO_PROPERTIES, body))
-        got = connection.get(1, queue)
-        if got is None:
-            run.faults.add("lost", f"message {number}, published and fetched on one channel")
-        elif got.body != body:
-            run.faults.add("damaged", f"message {number}")
-        connection.close()
-
-    _operations(run, cycle)
-
-
-def _declare(run: Run) -> None:
-    _declare_and_delete(run, durable=False)
-
-
-def _declare_durable(run: Run) -> None:
-    _declare_and_delete(run, durable=True)
-
-
-def _declare_and_delete(run: Run, *, durable: bool) -> None:
-    connection = run.connect(1)
-    name = run.prefix + "queue"
-
-    def cycle(number: int) -> None:
-        queue = f"{name}-{number}"
-        declared = connection.call(
-            1, commands.Queue.Declare, commands.Queue.DeclareOk, queue=queue, durable=durable
-        )
-        if declared.queue != queue or declared.message_count or declared.consumer_count:
-            run.faults.add("not as declared", f"{queue} is {declared.queue}")
-        bind(connection, "amq.direct", queue, "key")
-        connection.call(1, commands.Queue.Delete, commands.Queue.DeleteOk, queue=queue)
-
-    _operations(run, cycle)
-
-
-def _operations(run: Run, cycle: Callable[[int], None]) -> None:
-    """Do something again and again, or at a rate, and time it."""
-    options, result = run.options, run.result
-    latency, late = Histogram(), Histogram()
-    start_ns = now = run.begin()
-    length_ns = int(options.seconds * NS)
-    wanted = options.messages
-    pace = Pace(start_ns, 0 if wanted is not None else min(WARM_UP_NS, length_ns // 4))
-    is_warm = wanted is not None
-    done = 0
-    while (done < wanted) if wanted is not None else (now < start_ns + length_ns):
-        due_ns = now
-        if options.rate:
-            due_ns = start_ns + int(done * NS / options.rate)
-            time.sleep(max(due_ns - time.perf_counter_ns(), 0) / NS)
-            late.add(time.perf_counter_ns() - due_ns)
-        done += 1
-        cycle(done)
-        now = time.perf_counter_ns()
-        if now >= pace.warm_ns:
-            latency.add(now - due_ns)
-            if not is_warm:
-                is_warm = True
-                pace.mark(now, (done,))
-        run.tick(now, done / wanted if wanted is not None else (now - start_ns) / length_ns, done)
-    pace.mark(now, (done,))
-    result.published = done
-    result.seconds = (now - start_ns) / NS
-    (result.publish_rate,) = pace.rates()
-    result.through_rate = result.publish_rate
-    result.latency_ms = latency.summary_ms()
-    result.sent_late_ms = late.summary_ms()
-    run.end(done)
-
-
 SCENARIOS: Final = {
     "transient": Scenario("one publisher, one consumer, auto-ack, 16-byte bodies", _transient),
     "transient-ack": Scenario("the same with manual acks, one for 100", _transient_ack),
@@ -348,9 +269,13 @@ SCENARIOS: Final = {
     "large": Scenario("1 MiB bodies, manual acks", _large),
     "many": Scenario("200 connections that publish and consume, 5,000/s in all", _many),
     "rpc": Scenario("requests and direct replies, one at a time", _rpc),
-    "backlog": Scenario("1,000,000 messages published, then consumed", _backlog),
-    "backlog-persistent": Scenario("200,000 of 1 KiB with confirms, then consumed", _backlog_persistent),
-    "churn": Scenario("connect, declare, publish, get, close", _churn),
-    "declare": Scenario("declare, bind, delete a queue", _declare),
-    "declare-durable": Scenario("the same with a durable queue", _declare_durable),
+    "backlog": Scenario("1,000,000 messages published, then consumed and acked", _backlog, False),
+    "backlog-persistent": Scenario(
+        "200,000 of 1 KiB with confirms, then consumed and acked", _backlog_persistent, False
+    ),
+    "churn": Scenario("connect, declare, publish, get, close", operations.churn),
+    "churn-8": Scenario("8 of these side by side", operations.churn_side_by_side),
+    "declare": Scenario("declare, bind, delete a queue", operations.declare),
+    "declare-durable": Scenario("the same with a durable queue", operations.declare_durable),
+    "idle": Scenario("1,000 connections with a queue and a consumer each, that do nothing", idle.idle, False),
 }

@@ -9,13 +9,14 @@ from __future__ import annotations
 import select
 import socket
 import time
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar, cast
 from urllib.parse import unquote, urlsplit
 
 from pamqp import commands
 from pamqp.base import Frame
 
-from leveret.broker.bench.inbox import Content, Inbox
+from leveret.broker.bench.inbox import BUFFER_BYTES, Content, Inbox
 from leveret.protocol.content import DEFAULT_FRAME_MAX
 from leveret.protocol.handshake import PROTOCOL_HEADER
 from leveret.protocol.methods import encode_method, make
@@ -80,16 +81,25 @@ def parse_url(text: str) -> Url:
     )
 
 
+def is_this_machine(host: str) -> bool:
+    """Whether a host is this one, by a loopback address."""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError:
+        return False
+    return all(ip_address(address[0]).is_loopback for *_rest, address in found)
+
+
 class Connection:
     """An open AMQP connection."""
 
-    def __init__(self, url: Url) -> None:
+    def __init__(self, url: Url, buffer_bytes: int = BUFFER_BYTES) -> None:
         """Connect, log in and open the vhost.
 
         Raises:
             Unreachable: that failed.
         """
-        self.inbox = Inbox(self.send)
+        self.inbox = Inbox(self.send, buffer_bytes)
         self.publisher: Publisher | None = None  # which publishes on this connection when it has room
         self.server_properties: tables.Table = {}
         self.frame_max = DEFAULT_FRAME_MAX
