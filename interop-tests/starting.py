@@ -21,6 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+PLUGINS = (
+    "rabbitmq_consistent_hash_exchange",
+    "rabbitmq_random_exchange",
+    "rabbitmq_recent_history_exchange",
+    "rabbitmq_sharding",
+)  # bundled with RabbitMQ, for their exchange types
 RABBITMQ_START_S, LEVERET_START_S, STOP_S = 90, 30, 20
 POLL_S = 0.02  # between two looks whether a broker answers
 
@@ -142,7 +148,7 @@ def running_rabbitmq(directory: Path, install: bool) -> Iterator[str]:
         )
     amqp, distribution, epmd = free_ports(3)
     user = "rabbitmq" if os.geteuid() == 0 else None
-    (directory / "enabled_plugins").write_text("[].\n")
+    (directory / "enabled_plugins").write_text(f"[{','.join(PLUGINS)}].\n")
     if user:
         for path in (directory, directory / "enabled_plugins"):
             shutil.chown(path, user)

@@ -59,9 +59,12 @@ def basic_publish(channel: Channel, event: Published) -> None:
         publish = _prepare(channel, messages, event.mandatory)
     else:
         queues = channel.connection.vhost.routes.get((envelope.exchange, key))
+        keys: list[str] | None = None
         if queues is None:
             queues = channel.connection.vhost.route(envelope.exchange, [key], None)
-        publish = Publish(messages, -1, queues, [], event.mandatory)
+            if queues is None:
+                queues, keys = [], [key]
+        publish = Publish(messages, -1, queues, [], event.mandatory, keys)
     if channel.transaction is not None:
         channel.transaction.publishes.append(publish)
     else:
@@ -100,6 +103,8 @@ def _prepare(channel: Channel, messages: list[Message], mandatory: bool) -> Publ
         queues = vhost.routes.get((envelope.exchange, queue_keys[0]))
     if queues is None or len(queue_keys) > 1:
         queues = vhost.route(envelope.exchange, queue_keys, fields.headers)
+        if queues is None:
+            return Publish(messages, ttl_ms, [], [], mandatory, queue_keys)
     return Publish(messages, ttl_ms, queues, reply_names, mandatory)
 
 
@@ -142,6 +147,8 @@ def enqueue(channel: Channel, publish: Publish) -> bool:
             _deliver_reply(requester, messages)
             is_reply = True
     if not queues:
+        if publish.keys is not None:
+            return _enqueue_each(channel, publish, publish.keys)
         if publish.mandatory and not is_reply:
             outbox = channel.outbox
             for message in messages:
@@ -165,6 +172,19 @@ def enqueue(channel: Channel, publish: Publish) -> bool:
                 accepted = False
         return accepted
     return _enqueue_run(channel, queues, messages, publish.body_bytes, publish.ttl_ms, batch)
+
+
+def _enqueue_each(channel: Channel, publish: Publish, keys: list[str]) -> bool:
+    """Route each message by itself, and hand it to its queues."""
+    vhost = channel.vhost
+    exchange = vhost.exchanges.get(publish.messages[0].envelope.exchange)
+    accepted = True
+    for message in publish.messages:
+        # Without the exchange, which a transaction can outlive, there are no queues.
+        queues = [] if exchange is None else vhost.queues_of(exchange, keys, message)
+        if not enqueue(channel, Publish([message], publish.ttl_ms, queues, [], publish.mandatory)):
+            accepted = False
+    return accepted
 
 
 def _enqueue_run(

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from leveret.broker.model.exchange import Exchange
+    from leveret.broker.model.turn import Turn
+    from leveret.protocol.content import Message
 
 
 class Destination(Protocol):
@@ -67,6 +69,16 @@ class Matcher(Protocol):
 
         Returns:
             each destination once; valid until the next change of bindings, and not to be changed.
+        """
+
+
+class Chooser(Protocol):
+    """A matcher whose choice depends on more of a message than its keys and headers, or on chance."""
+
+    def choose(self, message: Message, routing_keys: list[str], turn: Turn) -> Collection[Destination]:
+        """Find where one message goes from here, once for each message that comes.
+
+        `destinations` of such a matcher finds where messages may go.
         """
 
 

@@ -5,14 +5,17 @@ a file and a line in `EXCHANGE_TYPES`."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from leveret.broker.model.arguments import check_exchange_argument
-from leveret.broker.model.binding import Binding, Destination, Identity, Matcher, identity
+from leveret.broker.model.binding import Binding, Chooser, Destination, Identity, Matcher, identity
 from leveret.broker.model.direct import DefaultMatcher, DirectMatcher
 from leveret.broker.model.equivalence import inequivalent, same_argument
 from leveret.broker.model.fanout import FanoutMatcher
+from leveret.broker.model.hashing import MessageHashMatcher, ModulusHashMatcher, consistent_hash_matcher
 from leveret.broker.model.headers import HeadersMatcher
+from leveret.broker.model.random_choice import LOCAL_RANDOM, LocalRandomMatcher, RandomMatcher
+from leveret.broker.model.recent_history import RecentHistoryMatcher
 from leveret.broker.model.terms import resource_name
 from leveret.broker.model.topic import TopicMatcher
 from leveret.protocol.errors import PreconditionFailed
@@ -21,12 +24,21 @@ from leveret.protocol.tables import Table, from_python, longstr
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
+    from leveret.broker.model.turn import Turn
+    from leveret.protocol.content import Message
+
 EXCHANGE_TYPES: Final[dict[str, Callable[[Table], Matcher]]] = {
     "direct": DirectMatcher,
     "fanout": FanoutMatcher,
     "topic": TopicMatcher,
     "headers": HeadersMatcher,
+    "x-consistent-hash": consistent_hash_matcher,
+    "x-modulus-hash": ModulusHashMatcher,
+    "x-random": RandomMatcher,
+    LOCAL_RANDOM: LocalRandomMatcher,
+    "x-recent-history": RecentHistoryMatcher,
 }
+CHOOSERS: Final = (MessageHashMatcher, RandomMatcher, RecentHistoryMatcher)
 
 ALTERNATE_EXCHANGE: Final = "alternate-exchange"
 
@@ -54,6 +66,8 @@ class Exchange:
         "alternate_exchange",
         "arguments",
         "auto_delete",
+        "chooser",
+        "depends_on_message",
         "durable",
         "internal",
         "matcher",
@@ -88,6 +102,11 @@ class Exchange:
         )
         self.alternate_exchange: str | None = longstr(self.arguments, ALTERNATE_EXCHANGE)
         self.matcher: Matcher = EXCHANGE_TYPES[type_name](self.arguments) if matcher is None else matcher
+        self.chooser: Chooser | None = None
+        if isinstance(self.matcher, CHOOSERS):
+            self.chooser = cast("Chooser", self.matcher)
+        # Whether each message is routed by itself, when its turn comes (`pass_on`).
+        self.depends_on_message: bool = self.chooser is not None
         self._bindings: dict[Identity, Binding] = {}  # in the order in which they were made
 
     @staticmethod
@@ -130,6 +149,12 @@ class Exchange:
         if binding is not None:
             self.matcher.unbind(binding)
         return binding
+
+    def pass_on(self, message: Message, routing_keys: list[str], turn: Turn) -> Collection[Destination]:
+        """Find where one message goes, where that depends on the message."""
+        if self.chooser is not None:
+            return self.chooser.choose(message, routing_keys, turn)
+        return self.matcher.destinations(routing_keys, message.envelope.fields.headers)
 
     def check_equivalent(
         self, type_name: str, durable: bool, auto_delete: bool, internal: bool, arguments: Table

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 from leveret.broker.model.exchange import Exchange
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from leveret.broker.model.binding import Destination
+    from leveret.broker.model.turn import Turn
+    from leveret.protocol.content import Message
     from leveret.protocol.tables import Table
 
 
@@ -18,13 +20,16 @@ class Route:
 
     `cacheable` says that every message with these routing keys, published to this exchange, goes to these
     queues, whatever its headers, until an exchange or a binding of the vhost comes or goes.
+    `depends_on_message` says that only each message itself, with `route_message`, tells where it goes; the
+    queues are then those that it may go to.
     """
 
-    __slots__ = ("cacheable", "queues")
+    __slots__ = ("cacheable", "depends_on_message", "queues")
 
-    def __init__(self, queues: list[Destination], cacheable: bool) -> None:
+    def __init__(self, queues: list[Destination], cacheable: bool, depends_on_message: bool) -> None:
         self.queues = queues
         self.cacheable = cacheable
+        self.depends_on_message = depends_on_message
 
 
 def route(
@@ -47,10 +52,33 @@ def route(
 
     Source: RabbitMQ, exchange-to-exchange bindings and alternate exchanges.
     """
+    return _route(exchange, routing_keys, headers, find_exchange, None, None)
+
+
+def route_message(
+    exchange: Exchange,
+    routing_keys: list[str],
+    message: Message,
+    find_exchange: Callable[[str], Exchange | None],
+    turn: Turn,
+) -> Route:
+    """Do the same for one message, once: exchanges on the way may remember it, or take a chance."""
+    return _route(exchange, routing_keys, message.envelope.fields.headers, find_exchange, message, turn)
+
+
+def _route(
+    exchange: Exchange,
+    routing_keys: list[str],
+    headers: Table | None,
+    find_exchange: Callable[[str], Exchange | None],
+    message: Message | None,
+    turn: Turn | None,
+) -> Route:
     pending: list[Exchange] = [exchange]
     seen: set[Exchange] = {exchange}
     queues: dict[Destination, None] = {}
     cacheable = True
+    depends_on_message = False
     visited = 0
     while visited < len(pending):
         source = pending[visited]
@@ -58,7 +86,15 @@ def route(
         matcher = source.matcher
         if not matcher.cacheable:
             cacheable = False
-        destinations = matcher.destinations(routing_keys, headers)
+        destinations: Collection[Destination]
+        if not source.depends_on_message:
+            destinations = matcher.destinations(routing_keys, headers)
+        else:
+            depends_on_message = True
+            if message is None or turn is None:
+                destinations = matcher.destinations(routing_keys, headers)
+            else:
+                destinations = source.pass_on(message, routing_keys, turn)
         if destinations:
             for destination in destinations:
                 if isinstance(destination, Exchange):
@@ -72,4 +108,4 @@ def route(
             if alternate is not None and alternate not in seen:
                 seen.add(alternate)
                 pending.append(alternate)
-    return Route(list(queues), cacheable)
+    return Route(list(queues), cacheable and not depends_on_message, depends_on_message)

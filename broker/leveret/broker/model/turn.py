@@ -15,9 +15,16 @@ from typing import TYPE_CHECKING
 from leveret.storage.changes import Batch, Definition
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from leveret.broker.model.channel import Channel
     from leveret.broker.model.queue import Queue
     from leveret.protocol.content import Message
+
+
+def min_chance(count: int) -> int:
+    """Return 0: the chance of tests that do not ask for one."""
+    return 0
 
 
 class DeadLetter:
@@ -33,11 +40,17 @@ class DeadLetter:
 
 
 class Turn:
-    """The open batch and the lists of what is left to do."""
+    """The open batch and the lists of what is left to do.
+
+    Args:
+        now_ms: the time.
+        chance: returns some number from 0 up to, and without, the one it is given. It may be guessed.
+    """
 
     __slots__ = (
         "_armed",
         "batch",
+        "chance",
         "confirming",
         "dead_letters",
         "deadlines",
@@ -51,8 +64,9 @@ class Turn:
         "unwritten_bytes",
     )
 
-    def __init__(self, now_ms: int) -> None:
+    def __init__(self, now_ms: int, chance: Callable[[int], int] = min_chance) -> None:
         self.now_ms = now_ms  # wall-clock milliseconds that never jump
+        self.chance = chance
         self.batch: Batch = Batch(1)
         self.durable: int = 0  # number of the last batch known to be on stable storage
         self.touched: dict[Queue, None] = {}  # queues that may have something to deliver, in order

@@ -6,8 +6,11 @@ from typing import TYPE_CHECKING, Final
 
 from leveret.broker.model.arguments import QueueArguments, check_equivalent_queue
 from leveret.broker.model.exchange import Exchange, check_exchange_type
+from leveret.broker.model.message_properties import parse_expiration, visible_routing_keys
 from leveret.broker.model.queue import Queue
-from leveret.broker.model.routing import route
+from leveret.broker.model.random_choice import LOCAL_RANDOM, check_local_destination
+from leveret.broker.model.recent_history import RecentHistoryMatcher
+from leveret.broker.model.routing import Route, route, route_message
 from leveret.broker.model.topology import Removed, Topology
 from leveret.protocol.errors import AccessRefused, NotFound, PreconditionFailed, ResourceLocked
 from leveret.protocol.tables import Table, decode_table, encode_table
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from leveret.broker.model.consumer import Consumer
     from leveret.broker.model.replies import Replies
     from leveret.broker.model.turn import Turn
+    from leveret.protocol.content import Message
 
 RESERVED: Final = "amq."
 PREDECLARED: Final = (
@@ -269,13 +273,30 @@ class VHost:
         end: Destination = (
             self.exchange(destination) if to_exchange else self.open_queue(destination, connection)
         )
+        if exchange.type_name == LOCAL_RANDOM:
+            exchange.matcher.validate(binding_key, arguments)
+            check_local_destination(end.arguments.queue_type if isinstance(end, Queue) else None)
         binding = self._topology.bind(exchange, end, binding_key, arguments)
         if binding is not None:
             self.routes.clear()
+            if isinstance(exchange.matcher, RecentHistoryMatcher):
+                self._replay(list(exchange.matcher.history), end)
             if _is_durable(binding):
                 self.turn.define(
                     Bound(self.name, source, destination, to_exchange, binding_key, encode_table(arguments))
                 )
+
+    def _replay(self, history: list[Message], end: Destination) -> None:
+        """Send the messages that an exchange remembers to what was just bound to it."""
+        for message in history:
+            fields = message.envelope.fields
+            ttl_ms = -1 if fields.expiration is None else parse_expiration(fields.expiration)
+            if isinstance(end, Queue):
+                end.enqueue([message], message.body_bytes, ttl_ms)
+            elif isinstance(end, Exchange):
+                keys = visible_routing_keys(message.envelope.routing_key, fields.headers)
+                for queue in self.queues_of(end, keys + message.envelope.bcc_keys, message):
+                    queue.enqueue([message], message.body_bytes, ttl_ms)
 
     def unbind(
         self, source: str, destination: str, to_exchange: bool, binding_key: str, arguments: Table
@@ -410,7 +431,7 @@ class VHost:
             raise AccessRefused(f"cannot publish to internal exchange '{name}' in vhost '{self.name}'")
         return exchange
 
-    def route(self, exchange_name: str, routing_keys: list[str], headers: Table | None) -> list[Queue]:
+    def route(self, exchange_name: str, routing_keys: list[str], headers: Table | None) -> list[Queue] | None:
         """Find the queues that a client's message goes into.
 
         Args:
@@ -418,25 +439,40 @@ class VHost:
             routing_keys: its routing key first, then those of its CC and BCC headers.
             headers: of the message.
 
+        Returns:
+            None if that depends on each message: ask `queues_of` for each.
+
         Raises:
             AccessRefused, NotFound: see `require_publishable`.
         """
         exchange = self.require_publishable(exchange_name)
         return self.queues_for(exchange, routing_keys, headers)
 
-    def queues_for(self, exchange: Exchange, routing_keys: list[str], headers: Table | None) -> list[Queue]:
-        """Find the queues that a message goes into from an exchange; also from internal ones."""
+    def queues_for(
+        self, exchange: Exchange, routing_keys: list[str], headers: Table | None
+    ) -> list[Queue] | None:
+        """Find the queues that a message goes into from an exchange, which may be an internal one.
+
+        Returns:
+            None if that depends on each message: ask `queues_of` for each.
+        """
         is_single = len(routing_keys) == 1
         if is_single and not exchange.name:
             queue = self.queues.get(routing_keys[0])
             return [queue] if queue is not None else []
         found = route(exchange, routing_keys, headers, self.exchanges.get)
-        queues: list[Queue] = [queue for queue in found.queues if isinstance(queue, Queue)]
+        if found.depends_on_message:
+            return None
+        queues = _queues_in(found)
         if found.cacheable and is_single and not exchange.internal:
             if len(self.routes) >= ROUTES_MAX:
                 self.routes.clear()
             self.routes[(exchange.name, routing_keys[0])] = queues
         return queues
+
+    def queues_of(self, exchange: Exchange, routing_keys: list[str], message: Message) -> list[Queue]:
+        """Find the queues that one message goes into, and have the exchanges on the way do what they do."""
+        return _queues_in(route_message(exchange, routing_keys, message, self.exchanges.get, self.turn))
 
     # -- restart
 
@@ -478,6 +514,10 @@ class VHost:
         )
         arguments = decode_table(stored.arguments)[0]
         self._topology.bind(self.exchanges[stored.source], end, stored.binding_key, arguments)
+
+
+def _queues_in(found: Route) -> list[Queue]:
+    return [queue for queue in found.queues if isinstance(queue, Queue)]
 
 
 def _is_durable(binding: Binding) -> bool:

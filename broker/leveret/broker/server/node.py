@@ -10,6 +10,7 @@ from __future__ import annotations
 import platform
 from heapq import heapify, heappop, heappush
 from math import inf
+from random import Random
 from typing import TYPE_CHECKING, Final, Protocol
 
 from leveret.broker.access import Users
@@ -88,7 +89,8 @@ class Node:
         self.clock_ms = clock_ms
         self.log = get_logger()
         self._strangers = Throttle(STRANGERS_LOGGED, STRANGERS_LOGGED_S)
-        self.turn = Turn(clock_ms())
+        now_ms = clock_ms()
+        self.turn = Turn(now_ms, Random(now_ms).randrange)
         self.to_flush: list[Outbox] = []
         self.users = Users(
             settings.default_user, settings.default_password, frozenset(settings.loopback_users)
