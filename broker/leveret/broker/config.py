@@ -162,7 +162,7 @@ class Settings:
         Setting(
             "auth.default_user",
             Text(),
-            "Name of the user.",
+            "User that a new data file begins with: an administrator with all permissions in its vhost.",
             rabbitmq_variable="RABBITMQ_DEFAULT_USER",
             has_file_variable=True,
         ),
@@ -172,7 +172,7 @@ class Settings:
         Setting(
             "auth.default_password",
             Text(),
-            "Password of the user.",
+            "Its password. Later changes are made with `leveret ctl change_password`.",
             rabbitmq_variable="RABBITMQ_DEFAULT_PASS",
             has_file_variable=True,
         ),
@@ -180,7 +180,10 @@ class Settings:
     default_vhost: Annotated[
         str,
         Setting(
-            "auth.default_vhost", Text(), "Name of the vhost.", rabbitmq_variable="RABBITMQ_DEFAULT_VHOST"
+            "auth.default_vhost",
+            Text(),
+            "Vhost that a new data file begins with.",
+            rabbitmq_variable="RABBITMQ_DEFAULT_VHOST",
         ),
     ] = "/"
     loopback_users: Annotated[

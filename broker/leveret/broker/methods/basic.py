@@ -9,6 +9,7 @@ from pamqp import commands
 from leveret.broker.access import IMPERSONATOR
 from leveret.broker.model.arguments import check_consumer_arguments
 from leveret.broker.model.consumer import Consumer
+from leveret.broker.model.grants import EXCHANGE, QUEUE, TOPIC
 from leveret.broker.model.message_properties import (
     BCC,
     extra_routing_keys,
@@ -45,7 +46,7 @@ def basic_publish(channel: Channel, event: Published) -> None:
     Raises:
         MethodNotImplemented: immediate is set.
         NotFound: there is no such exchange.
-        AccessRefused: the exchange is internal.
+        AccessRefused: no permission to write to the exchange or its topic, or it is internal.
         PreconditionFailed: a property is invalid.
 
     Source: AMQP 0-9-1 basic.publish (60, 40).
@@ -58,6 +59,8 @@ def basic_publish(channel: Channel, event: Published) -> None:
     if envelope.needs_attention or (key.startswith(PREFIX) and not envelope.exchange):
         publish = _prepare(channel, messages, event.mandatory)
     else:
+        if channel.connection.grants.is_restricted:
+            _require_write(channel, envelope.exchange, [key])
         queues = channel.connection.vhost.routes.get((envelope.exchange, key))
         keys: list[str] | None = None
         if queues is None:
@@ -76,6 +79,7 @@ def _prepare(channel: Channel, messages: list[Message], mandatory: bool) -> Publ
     envelope = messages[0].envelope
     fields = envelope.fields
     vhost = channel.vhost
+    channel.connection.grants.require_write(EXCHANGE, envelope.exchange)
     vhost.require_publishable(envelope.exchange)
     if fields.reply_to == REPLY_TO_BYTES:
         messages = _with_reply_name(channel, messages)
@@ -91,6 +95,8 @@ def _prepare(channel: Channel, messages: list[Message], mandatory: bool) -> Publ
         if BCC in headers:
             messages = _with_properties(messages, without_bcc(envelope.raw))
             messages[0].envelope.bcc_keys = extra
+    if channel.connection.grants.is_restricted:
+        _require_write(channel, envelope.exchange, keys)
     if fields.user_id is not None:
         _check_user_id(channel, fields.user_id)
     queue_keys = keys
@@ -106,6 +112,15 @@ def _prepare(channel: Channel, messages: list[Message], mandatory: bool) -> Publ
         if queues is None:
             return Publish(messages, ttl_ms, [], [], mandatory, queue_keys)
     return Publish(messages, ttl_ms, queues, reply_names, mandatory)
+
+
+def _require_write(channel: Channel, exchange_name: str, routing_keys: list[str]) -> None:
+    """Check the permissions to publish."""
+    grants = channel.connection.grants
+    grants.require_write(EXCHANGE, exchange_name)
+    exchange = channel.vhost.exchanges.get(exchange_name)
+    if exchange is not None and exchange.type_name == TOPIC and not exchange.internal:
+        grants.require_topic_write(exchange_name, routing_keys)
 
 
 def _with_reply_name(channel: Channel, messages: list[Message]) -> list[Message]:
@@ -241,13 +256,16 @@ def basic_get(channel: Channel, method: commands.Basic.Get) -> None:
     """Hand over the message at the head of a queue.
 
     Raises:
+        AccessRefused: no permission to read from the queue.
         NotFound: there is no such queue.
         ResourceLocked: it is exclusive to another connection.
         NotInMemoryError: its head is being read back; the method is to be handled again.
 
     Source: AMQP 0-9-1 basic.get (60, 70).
     """
-    queue = channel.vhost.open_queue(channel.queue_name(method.queue), channel.connection)
+    name = channel.queue_name(method.queue)
+    channel.connection.grants.require_read(QUEUE, name)
+    queue = channel.vhost.open_queue(name, channel.connection)
     queue.touch()
     entry = queue.get(method.no_ack)
     if entry is None:
@@ -268,7 +286,8 @@ def basic_consume(channel: Channel, method: commands.Basic.Consume) -> None:
     """Begin to deliver the messages of a queue.
 
     Raises:
-        AccessRefused: the queue is in exclusive use, or it is to be and has consumers.
+        AccessRefused: no permission to read from the queue, or it is in exclusive use, or it is to be and has
+            consumers.
         NotAllowed: the consumer tag is in use on this channel.
         NotFound: there is no such queue.
         PreconditionFailed: an argument is invalid.
@@ -283,6 +302,7 @@ def basic_consume(channel: Channel, method: commands.Basic.Consume) -> None:
         return
     name = channel.queue_name(method.queue)
     _require_free_tag(channel, tag)
+    channel.connection.grants.require_read(QUEUE, name)
     queue = vhost.open_queue(name, channel.connection)
     arguments = arguments_of(method)
     priority = check_consumer_arguments(name, vhost.name, arguments, queue.arguments.queue_type)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pamqp import commands
 
+from leveret.broker.model.grants import EXCHANGE
 from leveret.protocol.methods import arguments_of, make
 
 if TYPE_CHECKING:
@@ -16,7 +17,8 @@ def exchange_declare(channel: Channel, method: commands.Exchange.Declare) -> Non
     """Create an exchange, or check that it exists.
 
     Raises:
-        AccessRefused: the default exchange, or a reserved "amq." name.
+        AccessRefused: no permission to configure the exchange (passive: none at all), the default exchange,
+            or a reserved "amq." name.
         NotFound: passive, and there is no such exchange.
         PreconditionFailed: an unknown type, or it exists with other properties.
 
@@ -26,11 +28,18 @@ def exchange_declare(channel: Channel, method: commands.Exchange.Declare) -> Non
     name = without_line_breaks(method.exchange)
     if method.passive:
         vhost.refuse_default_exchange(name)
+        channel.connection.grants.require_any(EXCHANGE, name)
         durable = vhost.exchange(name).durable
     else:
         durable = method.durable
         vhost.declare_exchange(
-            name, method.exchange_type, durable, method.auto_delete, method.internal, arguments_of(method)
+            name,
+            method.exchange_type,
+            durable,
+            method.auto_delete,
+            method.internal,
+            arguments_of(method),
+            channel.connection.grants,
         )
     if not method.nowait:
         reply = make(commands.Exchange.DeclareOk)
@@ -44,12 +53,14 @@ def exchange_delete(channel: Channel, method: commands.Exchange.Delete) -> None:
     """Delete an exchange and its bindings; one that is not there counts as deleted.
 
     Raises:
-        AccessRefused: the default exchange, or an "amq." name.
+        AccessRefused: no permission to configure the exchange, the default exchange, or an "amq." name.
         PreconditionFailed: if-unused, and it has bindings.
 
     Source: AMQP 0-9-1 exchange.delete (40, 20).
     """
-    channel.vhost.delete_exchange(without_line_breaks(method.exchange), method.if_unused)
+    channel.vhost.delete_exchange(
+        without_line_breaks(method.exchange), method.if_unused, channel.connection.grants
+    )
     if not method.nowait:
         channel.send_when_defined(make(commands.Exchange.DeleteOk))
 
@@ -58,7 +69,8 @@ def exchange_bind(channel: Channel, method: commands.Exchange.Bind) -> None:
     """Bind an exchange to another.
 
     Raises:
-        AccessRefused: one of them is the default exchange.
+        AccessRefused: no permission to write to the destination or to read from the source, or one of them is
+            the default exchange.
         NotFound: one of them does not exist.
 
     Source: RabbitMQ "Exchange to Exchange Bindings" (40, 30).
@@ -79,7 +91,7 @@ def exchange_unbind(channel: Channel, method: commands.Exchange.Unbind) -> None:
     """Remove a binding between exchanges; one that is not there counts as removed.
 
     Raises:
-        AccessRefused: one of them is the default exchange.
+        AccessRefused: as for `exchange_bind`.
 
     Source: RabbitMQ "Exchange to Exchange Bindings" (40, 40).
     """
@@ -89,6 +101,7 @@ def exchange_unbind(channel: Channel, method: commands.Exchange.Unbind) -> None:
         True,
         method.routing_key,
         arguments_of(method),
+        channel.connection,
     )
     if not method.nowait:
         channel.send_when_defined(make(commands.Exchange.UnbindOk))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pamqp import commands
 
 from leveret.broker.methods.exchange import without_line_breaks
+from leveret.broker.model.grants import QUEUE
 from leveret.broker.model.replies import is_reply_name
 from leveret.protocol.errors import NotFound
 from leveret.protocol.methods import arguments_of, make
@@ -21,7 +22,7 @@ def queue_declare(channel: Channel, method: commands.Queue.Declare) -> None:
     """Create a queue, or check that it exists.
 
     Raises:
-        AccessRefused: a reserved "amq." name.
+        AccessRefused: no permission to configure the queue (passive: none at all), or a reserved "amq." name.
         NotFound: passive, and there is no such queue.
         PreconditionFailed: it exists with other properties or arguments, or an argument is invalid.
         ResourceLocked: it is exclusive to another connection.
@@ -34,6 +35,7 @@ def queue_declare(channel: Channel, method: commands.Queue.Declare) -> None:
         return
     name = without_line_breaks(method.queue)
     if method.passive:
+        channel.connection.grants.require_any(QUEUE, name)
         queue = vhost.open_queue(name, channel.connection)
         queue.touch()
     else:
@@ -72,7 +74,8 @@ def queue_bind(channel: Channel, method: commands.Queue.Bind) -> None:
     """Bind a queue to an exchange; an identical binding is there only once.
 
     Raises:
-        AccessRefused: the default exchange.
+        AccessRefused: no permission to write to the queue or to read from the exchange, or it is the default
+            exchange.
         NotFound: the exchange or the queue does not exist, or no queue was declared for an empty name.
         ResourceLocked: the queue is exclusive to another connection.
 
@@ -90,12 +93,14 @@ def queue_unbind(channel: Channel, method: commands.Queue.Unbind) -> None:
     """Remove a binding; one that is not there counts as removed.
 
     Raises:
-        AccessRefused: the default exchange.
+        AccessRefused: as for `queue_bind`.
 
     Source: AMQP 0-9-1 queue.unbind (50, 50).
     """
     name, key = _queue_and_key(channel, method.queue, method.routing_key)
-    channel.vhost.unbind(without_line_breaks(method.exchange), name, False, key, arguments_of(method))
+    channel.vhost.unbind(
+        without_line_breaks(method.exchange), name, False, key, arguments_of(method), channel.connection
+    )
     channel.send_when_defined(make(commands.Queue.UnbindOk))
 
 
@@ -111,12 +116,15 @@ def queue_purge(channel: Channel, method: commands.Queue.Purge) -> None:
     """Drop the ready messages of a queue.
 
     Raises:
+        AccessRefused: no permission to read from the queue.
         NotFound: there is no such queue.
         ResourceLocked: it is exclusive to another connection.
 
     Source: AMQP 0-9-1 queue.purge (50, 30).
     """
-    queue = channel.vhost.open_queue(channel.queue_name(method.queue), channel.connection)
+    name = channel.queue_name(method.queue)
+    channel.connection.grants.require_read(QUEUE, name)
+    queue = channel.vhost.open_queue(name, channel.connection)
     count = queue.purge()
     if not method.nowait:
         reply = make(commands.Queue.PurgeOk, message_count=min(count, COUNT_MAX))
@@ -130,6 +138,7 @@ def queue_delete(channel: Channel, method: commands.Queue.Delete) -> None:
     """Delete a queue; one that is not there counts as deleted.
 
     Raises:
+        AccessRefused: no permission to configure the queue.
         PreconditionFailed: if-unused, and it has consumers; if-empty, and it has ready messages.
         ResourceLocked: it is exclusive to another connection.
 
@@ -137,6 +146,7 @@ def queue_delete(channel: Channel, method: commands.Queue.Delete) -> None:
     """
     vhost = channel.vhost
     name = without_line_breaks(channel.queue_name(method.queue))
+    channel.connection.grants.require_configure(QUEUE, name)
     count = 0
     consumers = []
     if name in vhost.queues:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from leveret.broker.access import User
     from leveret.broker.model.channel import Channel
+    from leveret.broker.model.grants import Grants
     from leveret.broker.model.queue import Queue
     from leveret.broker.model.turn import Turn
     from leveret.broker.model.vhost import VHost
@@ -33,6 +34,8 @@ class Connection:
         "consumer_cancel_notify",
         "consumers_per_channel",
         "exclusive_queues",
+        "grants",
+        "is_counted",
         "name",
         "outbox",
         "turn",
@@ -41,20 +44,37 @@ class Connection:
         "wait_for_batch",
     )
 
-    def __init__(self, turn: Turn, name: str, outbox: Outbox, user: User, vhost: VHost) -> None:
+    def __init__(
+        self, turn: Turn, name: str, outbox: Outbox, user: User, vhost: VHost, grants: Grants
+    ) -> None:
         self.turn = turn
         self.name = name  # peer -> server, as RabbitMQ shows it
         self.outbox = outbox
         self.user = user
         self.vhost = vhost
+        self.grants = grants  # what the user may do in the vhost
         self.channel_max: int = 0  # how many channels may be open; 0 is unlimited
         self.consumers_per_channel: int = 10_000
         self.client_properties: Table = {}
         self.consumer_cancel_notify: bool = False  # the client understands a basic.cancel from the server
         self.channels: dict[int, Channel] = {}  # by channel number
         self.exclusive_queues: dict[Queue, None] = {}  # in order of their declaration
+        self.is_counted: bool = False  # among those of its user and its vhost
         self.wait_for_batch: int = 0  # input rests until this batch is durable
         self._held: list[bytes] = []
+
+    def count_in(self) -> None:
+        """Count among the connections of the user and of the vhost."""
+        self.is_counted = True
+        self.user.connection_count += 1
+        self.vhost.connection_count += 1
+
+    def count_out(self) -> None:
+        """Count no longer."""
+        if self.is_counted:
+            self.is_counted = False
+            self.user.connection_count -= 1
+            self.vhost.connection_count -= 1
 
     def send(self, channel: int, method: Frame) -> None:
         """Send a method without content."""

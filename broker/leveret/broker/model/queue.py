@@ -556,3 +556,13 @@ class Queue:
         if self.is_stored:
             self.turn.batch.delete_queue(self.id)
         return count
+
+    def deleted_with_vhost(self) -> None:
+        """Do the same where the store forgets the durable queues of the vhost by itself."""
+        self.backlog.clear()
+        self.is_deleted = True
+        self.consumers = []
+        if self.durable:
+            self.turn.batch.forget_queue(self.id)
+        elif self.is_stored:
+            self.turn.batch.delete_queue(self.id)

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from leveret.broker.model.arguments import QueueArguments, check_equivalent_queue
-from leveret.broker.model.exchange import Exchange, check_exchange_type
+from leveret.broker.model.arguments import (
+    CLASSIC,
+    X_DEAD_LETTER_EXCHANGE,
+    X_QUEUE_TYPE,
+    QueueArguments,
+    check_equivalent_queue,
+)
+from leveret.broker.model.exchange import ALTERNATE_EXCHANGE, Exchange, check_exchange_type
+from leveret.broker.model.grants import EXCHANGE, QUEUE, TOPIC
 from leveret.broker.model.message_properties import parse_expiration, visible_routing_keys
 from leveret.broker.model.queue import Queue
 from leveret.broker.model.random_choice import LOCAL_RANDOM, check_local_destination
@@ -13,7 +20,7 @@ from leveret.broker.model.recent_history import RecentHistoryMatcher
 from leveret.broker.model.routing import Route, route, route_message
 from leveret.broker.model.topology import Removed, Topology
 from leveret.protocol.errors import AccessRefused, NotFound, PreconditionFailed, ResourceLocked
-from leveret.protocol.tables import Table, decode_table, encode_table
+from leveret.protocol.tables import Table, decode_table, encode_table, from_python, longstr
 from leveret.storage.changes import (
     MAX_QUEUE_ID,
     Bound,
@@ -30,6 +37,7 @@ if TYPE_CHECKING:
     from leveret.broker.model.binding import Binding, Destination
     from leveret.broker.model.connection import Connection
     from leveret.broker.model.consumer import Consumer
+    from leveret.broker.model.grants import Grants
     from leveret.broker.model.replies import Replies
     from leveret.broker.model.turn import Turn
     from leveret.protocol.content import Message
@@ -113,12 +121,16 @@ class VHost:
         "_queue_ids",
         "_token",
         "_topology",
+        "connection_count",
+        "default_queue_type",
+        "description",
         "exchanges",
         "name",
         "queues",
         "queues_by_id",
         "replies",
         "routes",
+        "tags",
         "turn",
     )
 
@@ -128,6 +140,10 @@ class VHost:
         self.turn = turn
         self.name = name
         self.replies = replies
+        self.description: str = ""
+        self.tags: tuple[str, ...] = ()
+        self.default_queue_type: str = ""  # of durable queues that are declared without a type
+        self.connection_count: int = 0
         self.queues: dict[str, Queue] = {}
         self.queues_by_id: dict[int, Queue] = {}
         self.exchanges: dict[str, Exchange] = {}
@@ -194,22 +210,34 @@ class VHost:
             raise AccessRefused("operation not permitted on the default exchange")
 
     def declare_exchange(
-        self, name: str, type_name: str, durable: bool, auto_delete: bool, internal: bool, arguments: Table
+        self,
+        name: str,
+        type_name: str,
+        durable: bool,
+        auto_delete: bool,
+        internal: bool,
+        arguments: Table,
+        grants: Grants,
     ) -> None:
         """Create an exchange, or check that the existing one is the same.
 
         Raises:
-            AccessRefused: the default exchange, or a reserved name.
+            AccessRefused: no permission, the default exchange, or a reserved name.
             PreconditionFailed: an unknown type, a bad argument, or the existing one differs.
         """
         check_exchange_type(type_name)
         self.refuse_default_exchange(name)
+        grants.require_configure(EXCHANGE, name)
         existing = self.exchanges.get(name)
         if existing is not None:
             existing.check_equivalent(type_name, durable, auto_delete, internal, arguments)
             return
         if name.startswith(RESERVED):
             raise AccessRefused(f"exchange name '{name}' contains reserved prefix 'amq.*'")
+        alternate = longstr(arguments, ALTERNATE_EXCHANGE)
+        if alternate is not None:
+            grants.require_read(EXCHANGE, name)
+            grants.require_write(EXCHANGE, alternate)
         self.exchanges[name] = Exchange(self.name, name, type_name, durable, auto_delete, internal, arguments)
         self.routes.clear()
         if durable:
@@ -217,16 +245,17 @@ class VHost:
                 ExchangeDeclared(self.name, name, type_name, auto_delete, internal, encode_table(arguments))
             )
 
-    def delete_exchange(self, name: str, if_unused: bool) -> None:
+    def delete_exchange(self, name: str, if_unused: bool, grants: Grants) -> None:
         """Delete an exchange and its bindings, if it is there.
 
         Raises:
-            AccessRefused: the default exchange, or an "amq." one.
+            AccessRefused: no permission, the default exchange, or an "amq." one.
             PreconditionFailed: it is the source of bindings and must be unused.
         """
         self.refuse_default_exchange(name)
         if name.startswith(RESERVED):
             raise AccessRefused(f"deletion of system exchange '{name}' in vhost '{self.name}' not allowed")
+        grants.require_configure(EXCHANGE, name)
         exchange = self.exchanges.get(name)
         if exchange is None:
             return
@@ -261,14 +290,12 @@ class VHost:
         """Bind a queue or an exchange to an exchange; an identical binding is there only once.
 
         Raises:
-            AccessRefused: one end is the default exchange.
+            AccessRefused: no permission, or one end is the default exchange.
             NotFound: one end does not exist; the source is reported first.
             PreconditionFailed: the exchange type has no use for the key or the arguments.
             ResourceLocked: the queue is exclusive to another connection.
         """
-        self.refuse_default_exchange(source)
-        if to_exchange:
-            self.refuse_default_exchange(destination)
+        self._require_bindable(source, destination, to_exchange, binding_key, connection.grants)
         exchange = self.exchange(source)
         end: Destination = (
             self.exchange(destination) if to_exchange else self.open_queue(destination, connection)
@@ -298,17 +325,34 @@ class VHost:
                 for queue in self.queues_of(end, keys + message.envelope.bcc_keys, message):
                     queue.enqueue([message], message.body_bytes, ttl_ms)
 
+    def _require_bindable(
+        self, source: str, destination: str, to_exchange: bool, binding_key: str, grants: Grants
+    ) -> None:
+        """Check permissions before existence, as RabbitMQ does."""
+        self.refuse_default_exchange(source)
+        if to_exchange:
+            self.refuse_default_exchange(destination)
+        grants.require_write(EXCHANGE if to_exchange else QUEUE, destination)
+        grants.require_read(EXCHANGE, source)
+        exchange = self.exchanges.get(source)
+        if exchange is not None and exchange.type_name == TOPIC:
+            grants.require_topic_read(source, binding_key)
+
     def unbind(
-        self, source: str, destination: str, to_exchange: bool, binding_key: str, arguments: Table
+        self,
+        source: str,
+        destination: str,
+        to_exchange: bool,
+        binding_key: str,
+        arguments: Table,
+        connection: Connection,
     ) -> None:
         """Remove a binding, if it is there.
 
         Raises:
-            AccessRefused: one end is the default exchange.
+            AccessRefused: no permission, or one end is the default exchange.
         """
-        self.refuse_default_exchange(source)
-        if to_exchange:
-            self.refuse_default_exchange(destination)
+        self._require_bindable(source, destination, to_exchange, binding_key, connection.grants)
         exchange = self.exchanges.get(source)
         end: Destination | None = (
             self.exchanges.get(destination) if to_exchange else self.queues.get(destination)
@@ -340,21 +384,29 @@ class VHost:
         """Create a queue, or check that the existing one is the same. For an empty name the server chooses.
 
         Raises:
-            AccessRefused: a reserved name.
+            AccessRefused: no permission, or a reserved name.
             PreconditionFailed: a bad argument, or the existing one differs.
             ResourceLocked: the existing one is exclusive to another connection, or not exclusive.
         """
+        arguments = self._with_default_type(
+            arguments, bool(name) and durable and not exclusive and not auto_delete
+        )
         if not name:
             QueueArguments.refuse_server_name(arguments)
             name = self.generate_name("amq.gen")
         elif name.startswith(RESERVED):
             raise AccessRefused(f"queue name '{name}' contains reserved prefix 'amq.*'")
+        connection.grants.require_configure(QUEUE, name)
         existing = self.queues.get(name)
         if existing is not None:
             self._require_owner(existing, connection, exclusive)
             check_equivalent_queue(existing, durable and not exclusive, auto_delete, arguments)
             existing.touch()
             return existing
+        dead_letter_exchange = longstr(arguments, X_DEAD_LETTER_EXCHANGE)
+        if dead_letter_exchange is not None:
+            connection.grants.require_read(QUEUE, name)
+            connection.grants.require_write(EXCHANGE, dead_letter_exchange)
         parsed = QueueArguments.from_table(
             name,
             self.name,
@@ -374,6 +426,13 @@ class VHost:
         if durable:
             self.turn.define(QueueDeclared(queue.id, self.name, name, auto_delete, encode_table(arguments)))
         return queue
+
+    def _with_default_type(self, arguments: Table, applies: bool) -> Table:
+        """Add the vhost's default type to the arguments of a queue that names none."""
+        queue_type = self.default_queue_type
+        if not applies or queue_type in ("", CLASSIC) or X_QUEUE_TYPE in arguments:
+            return arguments
+        return {**arguments, X_QUEUE_TYPE: from_python(queue_type)}
 
     def _add_queue(self, queue: Queue) -> None:
         self.queues[queue.name] = queue
@@ -416,6 +475,17 @@ class VHost:
     def expire_queue(self, queue: Queue) -> None:
         """Delete a queue that nobody used for too long. It has no consumers."""
         self.delete_queue(queue)
+
+    def delete_everything(self) -> None:
+        """Let go of all queues and exchanges; the store does so when it is told that the vhost is gone."""
+        for queue in list(self.queues.values()):
+            queue.deleted_with_vhost()
+            self._queue_ids.release(queue.id, self.turn.batch.number if queue.is_stored else 0)
+        self.queues.clear()
+        self.queues_by_id.clear()
+        self.exchanges.clear()
+        self.routes.clear()
+        self._topology = Topology()
 
     # -- routing
 

@@ -13,8 +13,9 @@ from math import inf
 from random import Random
 from typing import TYPE_CHECKING, Final, Protocol
 
-from leveret.broker.access import Users
+from leveret.broker.access import ADMINISTRATOR
 from leveret.broker.logs import Throttle, get_logger
+from leveret.broker.model.authority import Authority, NoSuchVHost
 from leveret.broker.model.backlog import WINDOW_BYTES, WINDOW_MESSAGES
 from leveret.broker.model.dead_lettering import publish_dead_letter
 from leveret.broker.model.replies import Replies
@@ -26,7 +27,7 @@ from leveret.broker.version import version
 from leveret.protocol.errors import InternalError
 from leveret.protocol.handshake import State, Tuning, server_properties
 from leveret.protocol.outbox import Outbox
-from leveret.storage.changes import Batch, QueueDelivered, Snapshot
+from leveret.storage.changes import Batch, QueueDelivered, Snapshot, VHostAdded, VHostDeleted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,9 +93,7 @@ class Node:
         now_ms = clock_ms()
         self.turn = Turn(now_ms, Random(now_ms).randrange)
         self.to_flush: list[Outbox] = []
-        self.users = Users(
-            settings.default_user, settings.default_password, frozenset(settings.loopback_users)
-        )
+        self.authority = Authority(self.turn, token, frozenset(settings.loopback_users))
         self.tuning = Tuning(settings.channel_max, settings.frame_max, settings.heartbeat_s)
         self.server_properties = server_properties(
             broker_version=version(),
@@ -120,18 +119,105 @@ class Node:
         self._paging: dict[Queue, None] = {}  # queues whose page request waits for its batch
         self._is_stopping: bool = False
         self._queue_ids = QueueIds()
-        replies = Replies(token)
-        vhost = VHost(self.turn, settings.default_vhost, self._queue_ids, replies, token)
-        self.vhosts: dict[str, VHost] = {vhost.name: vhost}
-        self._restore(snapshot, vhost)
+        self._replies = Replies(token)
+        self._token = token
+        self._on_durable: list[tuple[int, Callable[[], None]]] = []  # batch, what to call then
+        self.vhosts: dict[str, VHost] = {}
+        self._restore(snapshot)
 
-    def _restore(self, snapshot: Snapshot, vhost: VHost) -> None:
+    def _restore(self, snapshot: Snapshot) -> None:
+        for stored in snapshot.vhosts:
+            self._make_vhost(stored)
+        self.authority.restore(snapshot.users, snapshot.permissions, snapshot.topic_permissions)
+        if not snapshot.vhosts and not snapshot.users:
+            self._begin_with_defaults()
+        # A file of the first format has no list of its vhosts.
+        names = [record.vhost for record in snapshot.exchanges] + [queue.vhost for queue in snapshot.queues]
+        for name in names:
+            if name not in self.vhosts:
+                self.add_vhost(name)
         for exchange in snapshot.exchanges:
-            vhost.restore_exchange(exchange)
+            self.vhosts[exchange.vhost].restore_exchange(exchange)
         for queue in snapshot.queues:
-            vhost.restore_queue(queue)
+            self.vhosts[queue.vhost].restore_queue(queue)
         for binding in snapshot.bindings:
-            vhost.restore_binding(binding)
+            self.vhosts[binding.vhost].restore_binding(binding)
+
+    def _begin_with_defaults(self) -> None:
+        """Make what a new broker begins with: one vhost, and one user who may do everything."""
+        settings = self.settings
+        self.add_vhost(settings.default_vhost, "Default virtual host")
+        self.authority.add_user(settings.default_user, settings.default_password, (ADMINISTRATOR,))
+        self.authority.set_permissions(settings.default_user, settings.default_vhost, ".*", ".*", ".*")
+
+    # -- vhosts
+
+    def vhost(self, name: str) -> VHost:
+        """Return a vhost.
+
+        Raises:
+            NoSuchVHost: there is none of this name.
+        """
+        vhost = self.vhosts.get(name)
+        if vhost is None:
+            raise NoSuchVHost(name)
+        return vhost
+
+    def add_vhost(
+        self, name: str, description: str = "", tags: tuple[str, ...] = (), default_queue_type: str = ""
+    ) -> None:
+        """Create a vhost; if it is there, only give it this description and so on."""
+        record = VHostAdded(name, description, tags, default_queue_type)
+        if name in self.vhosts:
+            self._describe_vhost(record)
+        else:
+            self._make_vhost(record)
+        self.turn.define(record)
+
+    def _make_vhost(self, record: VHostAdded) -> None:
+        self.vhosts[record.name] = VHost(self.turn, record.name, self._queue_ids, self._replies, self._token)
+        self._describe_vhost(record)
+
+    def _describe_vhost(self, record: VHostAdded) -> None:
+        vhost = self.vhosts[record.name]
+        vhost.description = record.description
+        vhost.tags = record.tags
+        vhost.default_queue_type = record.default_queue_type
+
+    def delete_vhost(self, name: str) -> None:
+        """Delete a vhost with everything in it, and close its connections.
+
+        Raises:
+            NoSuchVHost: there is none of this name.
+        """
+        vhost = self.vhost(name)
+        for session in list(self.sessions):
+            connection = session.connection
+            if connection is not None and connection.vhost is vhost:
+                session.force_close(f"vhost '{name}' is deleted")
+        del self.vhosts[name]
+        vhost.delete_everything()
+        self.authority.vhost_deleted(name)
+        self.turn.define(VHostDeleted(name))
+
+    def delete_user(self, name: str) -> None:
+        """Delete a user, and close its connections.
+
+        Raises:
+            NoSuchUser: there is none of this name.
+        """
+        user = self.authority.delete_user(name)
+        for session in list(self.sessions):
+            if session.user is user:
+                session.force_close(f"user '{name}' is deleted")
+
+    def when_durable(self, call: Callable[[], None]) -> None:
+        """Have something called once all changes of definitions so far are on stable storage."""
+        batch = self.turn.last_definition_batch
+        if batch <= self.turn.durable:
+            call()
+        else:
+            self._on_durable.append((batch, call))
 
     @property
     def is_store_behind(self) -> bool:
@@ -333,6 +419,8 @@ class Node:
     def _batch_is_durable(self, batch: Batch) -> None:
         self.turn.durable = batch.number
         self._queue_ids.reclaim(batch.number)
+        while self._on_durable and self._on_durable[0][0] <= batch.number:
+            self._on_durable.pop(0)[1]()
         for record in batch.definitions:
             if isinstance(record, QueueDelivered):
                 queue = self._queue_by_id(record.queue_id)

@@ -86,7 +86,6 @@ class Session:
         "_reader",
         "_retry",
         "_tuned_channel_max",
-        "_user",
         "address",
         "connection",
         "is_counted",
@@ -99,6 +98,7 @@ class Session:
         "outbox",
         "peer_is_gone",
         "state",
+        "user",
         "wants_close",
     )
 
@@ -119,7 +119,7 @@ class Session:
         self.is_counted: bool = True  # among the connections that have not logged in
         self.opened_at_ms: int = node.turn.now_ms
         self._reader = FrameReader(node.settings.max_message_bytes)
-        self._user: User | None = None
+        self.user: User | None = None  # once it has logged in
         self._tuned_channel_max: int = 0
         self._client_properties: Table = {}
         self._auth_failure_close: bool = False
@@ -421,6 +421,7 @@ class Session:
         if connection is None:
             return
         connection.drop_held()
+        connection.count_out()
         for number in list(connection.channels):
             self._reader.discard_channel(number)
             self._close_channel(connection, connection.channels[number])
@@ -490,7 +491,7 @@ class Session:
         self._client_properties = properties
         response = method.response.encode("utf-8", "surrogateescape")
         credentials = sasl.parse_response(method.mechanism, response)
-        self._user = self.node.users.log_in(method.mechanism, credentials, self.is_loopback)
+        self.user = self.node.authority.log_in(method.mechanism, credentials, self.is_loopback)
         self.node.logged_in(self)
         tuning = self.node.tuning
         self._send(
@@ -519,8 +520,17 @@ class Session:
         vhost = self.node.vhosts.get(method.virtual_host)
         if vhost is None:
             raise NotAllowed(f"vhost {method.virtual_host} not found", class_id(method), method_id(method))
-        assert self._user is not None
-        connection = Connection(self.node.turn, self.name, self.outbox, self._user, vhost)
+        user = self.user
+        assert user is not None
+        grants = self.node.authority.grants(user, vhost.name)
+        if grants is None:
+            raise NotAllowed(
+                f"access to vhost '{vhost.name}' refused for user '{user.name}'",
+                class_id(method),
+                method_id(method),
+            )
+        connection = Connection(self.node.turn, self.name, self.outbox, user, vhost, grants)
+        connection.count_in()
         connection.channel_max = self._tuned_channel_max
         connection.client_properties = self._client_properties
         connection.consumers_per_channel = self.node.settings.consumers_per_channel
@@ -534,7 +544,7 @@ class Session:
         self.node.log.info(
             "connection opened",
             connection=self.name,
-            user=self._user.name,
+            user=user.name,
             vhost=vhost.name,
             client=wanted.connection_name or "",
         )
