@@ -22,7 +22,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-compiled crash interop check format docs wheel clean
+.PHONY: help serve test test-compiled crash interop bench check format docs wheel clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -44,6 +44,9 @@ crash: $(VENV)/.dev ## kill the broker under load, twenty times, and look for wh
 
 interop: $(VENV)/.interop ## run real clients against Leveret and RabbitMQ, and compare
 	$(BIN)/python interop-tests/run.py $(ARGS)
+
+bench: $(VENV)/.dev $(SERVE)/.installed-$(LEVERET_COMPILE) ## measure Leveret and RabbitMQ; writes docs/reference/benchmarks.md
+	$(BIN)/python -m benchmarks.run --leveret="$(abspath $(SERVE))/bin/leveret serve" $(ARGS)
 
 check: $(VENV)/.dev ## formatting, lint and types
 	$(BIN)/ruff format --check .

@@ -134,6 +134,7 @@ class Pace:
 
     def __init__(self, start_ns: int, warm_up_ns: int) -> None:
         self.warm_ns = start_ns + warm_up_ns
+        self._warm_up_ns = warm_up_ns
         self._points: list[tuple[int, tuple[int, ...]]] = [(start_ns, ())]
 
     def mark(self, now_ns: int, counts: tuple[int, ...]) -> None:
@@ -141,8 +142,10 @@ class Pace:
         self._points.append((now_ns, counts))
 
     def rates(self) -> tuple[float, ...]:
-        """Return each count's rate per second between the last two marks; the first mark follows zeros."""
+        """Return each rate per second since the warm-up, if that is long enough, or since the start."""
         (from_ns, before), (to_ns, after) = self._points[-2:]
+        if to_ns - from_ns < self._warm_up_ns:
+            from_ns, before = self._points[0]
         seconds = max(to_ns - from_ns, 1) / NS
         before = before or (0,) * len(after)
         return tuple((late - early) / seconds for early, late in zip(before, after, strict=True))

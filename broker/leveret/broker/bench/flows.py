@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 STALL_NS: Final = 20 * NS  # without any progress a run is over: what has not come is lost
 PREFETCH: Final = 1000  # of consumers that acknowledge
 ACK_EVERY: Final = 100  # deliveries they acknowledge at once
+LENGTH_MAX: Final = 3  # a run is not to last longer than so many times the seconds that it is to publish
+LOOK_SHARE: Final = 8  # after this part of the seconds it is clear how fast messages are delivered
 
 
 @dataclass(slots=True)
@@ -204,7 +206,7 @@ class Flow:
             if not is_warm and now >= pace.warm_ns:
                 is_warm = True
                 pace.mark(now, counts)
-            if timed and now >= self.start_ns + length_ns:
+            if timed and (now >= self.start_ns + length_ns or self._is_far_behind(now, length_ns)):
                 for publisher in self.publishers:
                     publisher.is_stopped = True
             is_stalled = watch.is_stalled(now, sum(counts))
@@ -215,6 +217,15 @@ class Flow:
         pace.mark(time.perf_counter_ns(), self._counts())
         result = run.result
         result.publish_rate, result.deliver_rate, result.confirm_rate = pace.rates()
+
+    def _is_far_behind(self, now: int, length_ns: int) -> bool:
+        """Whether to publish no more, because what waits already will take too long to deliver."""
+        passed = now - self.start_ns
+        if self._rate or passed < length_ns // LOOK_SHARE or not self.consumers:
+            return False
+        delivered = self.delivered
+        due = sum(each.stream.order.count(each.publisher.published) for each in self.consumers)
+        return due * passed > max(delivered, 1) * LENGTH_MAX * length_ns
 
     def drain(self) -> None:
         """Wait for what is still to come."""

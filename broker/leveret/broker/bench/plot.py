@@ -10,7 +10,7 @@ import math
 from html import escape
 from typing import TYPE_CHECKING, Final
 
-from leveret.broker.bench.report import count
+from leveret.broker.bench.report import rounded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,7 +73,7 @@ def _bar(top: float, number: int, rate: float | None, scale: float | None, highe
     return [
         f'<rect x="{LABEL_WIDTH}" y="{top + 1:g}" width="{width:.1f}" height="{BAR_HEIGHT - 2}" rx="2" '
         f'fill="{COLOURS[number % len(COLOURS)]}"/>',
-        _text(LABEL_WIDTH + width + 6, top + BAR_HEIGHT - 3, count(rate), size=11),
+        _text(LABEL_WIDTH + width + 6, top + BAR_HEIGHT - 3, rounded(rate), size=11),
     ]
 
 

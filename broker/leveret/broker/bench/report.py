@@ -116,6 +116,11 @@ def count(value: float | None) -> str:
     return NOTHING if value is None else f"{value:,.0f}"
 
 
+def rounded(rate: float | None) -> str:
+    """Show a rate with no more than the three digits that may be trusted."""
+    return count(rate if rate is None else float(f"{rate:.3g}"))
+
+
 def figure(value: float | None) -> str:
     """Show a figure with three digits that count."""
     if value is None:

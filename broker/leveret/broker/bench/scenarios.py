@@ -269,9 +269,9 @@ SCENARIOS: Final = {
     "large": Scenario("1 MiB bodies, manual acks", _large),
     "many": Scenario("200 connections that publish and consume, 5,000/s in all", _many),
     "rpc": Scenario("requests and direct replies, one at a time", _rpc),
-    "backlog": Scenario("1,000,000 messages published, then consumed and acked", _backlog, False),
+    "backlog": Scenario("1,000,000 messages with no consumer, then consumed and acked", _backlog, False),
     "backlog-persistent": Scenario(
-        "200,000 of 1 KiB with confirms, then consumed and acked", _backlog_persistent, False
+        "200,000 of 1 KiB with confirms, persistent, then the same", _backlog_persistent, False
     ),
     "churn": Scenario("connect, declare, publish, get, close", operations.churn),
     "churn-8": Scenario("8 of these side by side", operations.churn_side_by_side),
