@@ -15,6 +15,8 @@ from leveret.storage.changes import (
     ExchangeDeclared,
     ParameterSet,
     PermissionSet,
+    StoredExchangeQueue,
+    StoredKey,
     StoredMessage,
     StoredQueue,
     TopicPermissionSet,
@@ -154,3 +156,12 @@ class TestMigrations:
         with pytest.raises(StoreError, match=f"data format {SCHEMA_VERSION}, which this version cannot read"):
             self.migrate(path, {}, self.NEXT)
         assert self.version_of(path) == SCHEMA_VERSION
+
+
+def test_what_exchanges_keep_of_an_earlier_version_is_there(tmp_path: Path) -> None:
+    restore(2, tmp_path / "leveret.db")
+    store = open_store(tmp_path / "leveret.db")
+    found = store.load()
+    store.close()
+    assert found.exchange_queues == [StoredExchangeQueue(3, "/", "later", 0, 0, 0)]
+    assert found.keys == [StoredKey(3, b"\x00\xff", 0), StoredKey(1, b"\x01", 1_700_000_000_000)]

@@ -25,7 +25,15 @@ if TYPE_CHECKING:
     import sqlite3
 
 # Tables with a column `vhost`: nothing of a deleted vhost stays in them
-_OF_VHOST: Final = ("queues", "exchanges", "bindings", "permissions", "topic_permissions", "parameters")
+_OF_VHOST: Final = (
+    "queues",
+    "exchanges",
+    "exchange_queues",
+    "bindings",
+    "permissions",
+    "topic_permissions",
+    "parameters",
+)
 
 
 class AccessRows:

@@ -19,6 +19,8 @@ from typing import Final, NamedTuple, Protocol
 EPOCH: Final = 1  # of the owner of the data; a single node never changes it
 MAX_QUEUE_ID: Final = (1 << 20) - 1
 MAX_POSITION: Final = (1 << 43) - 1
+NEVER: Final = 0  # when a key of deduplication expires
+FORGOTTEN: Final = -1  # a key that is gone
 
 
 class StoredContent(Protocol):
@@ -78,6 +80,18 @@ class QueueDeclared:
     name: str
     auto_delete: bool
     arguments: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeQueueDeclared:
+    """A durable exchange keeps messages or keys of its own from now on, under the id of a queue.
+
+    It is no queue otherwise. `QueueDeleted` ends it; that is also sent for an exchange that is not durable.
+    """
+
+    queue_id: int
+    vhost: str
+    exchange: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +258,7 @@ Definition = (
     AccessDefinition
     | ExchangeDeclared
     | ExchangeDeleted
+    | ExchangeQueueDeclared
     | QueueDeclared
     | QueueDeleted
     | QueueDelivered
@@ -261,7 +276,17 @@ class Batch:
     that deletes it.
     """
 
-    __slots__ = ("definitions", "enqueued", "epoch", "expiries", "number", "settled", "spilled")
+    __slots__ = (
+        "definitions",
+        "delayed",
+        "enqueued",
+        "epoch",
+        "expiries",
+        "keys",
+        "number",
+        "settled",
+        "spilled",
+    )
 
     def __init__(self, number: int, epoch: int = EPOCH) -> None:
         self.number = number
@@ -269,6 +294,9 @@ class Batch:
         self.definitions: list[Definition] = []
         self.enqueued: dict[int, dict[int, StoredContent]] = {}  # queue id -> position -> persistent message
         self.spilled: dict[int, dict[int, StoredContent]] = {}  # queue id -> position -> transient message
+        self.delayed: dict[int, dict[int, StoredContent]] = {}  # queue id -> position -> delayed message
+        # Queue id -> key of deduplication -> when it expires, `NEVER` or `FORGOTTEN`; in order.
+        self.keys: dict[int, dict[bytes, int]] = {}
         self.expiries: dict[
             int, dict[int, int]
         ] = {}  # queue id -> position -> wall-clock ms; only where one is set
@@ -279,7 +307,12 @@ class Batch:
     def __bool__(self) -> bool:
         """Whether there is anything to write."""
         return bool(
-            self.definitions or self.settled or any(self.enqueued.values()) or any(self.spilled.values())
+            self.definitions
+            or self.settled
+            or any(self.enqueued.values())
+            or any(self.spilled.values())
+            or any(self.delayed.values())
+            or self.keys
         )
 
     def enqueue(self, queue_id: int, first: int, messages: list[StoredContent]) -> None:
@@ -299,6 +332,26 @@ class Batch:
     def expire_at(self, queue_id: int, position: int, expires_at_ms: int) -> None:
         """Remember the deadline of a message enqueued or spilled in this batch."""
         self.expiries.setdefault(queue_id, {})[position] = expires_at_ms
+
+    def delay(self, queue_id: int, position: int, due_ms: int, message: StoredContent) -> None:
+        """Store a message that waits in an exchange for its time, whatever its delivery mode."""
+        self.delayed.setdefault(queue_id, {})[position] = message
+        self.expire_at(queue_id, position, due_ms)
+
+    def undelay(self, queue_id: int, position: int, body_bytes: int) -> None:
+        """Remove such a message: from this batch if it is still in it, else from the store."""
+        if self.delayed.get(queue_id, {}).pop(position, None) is None:
+            self.settled.setdefault(queue_id, {})[position] = body_bytes
+
+    def remember_key(self, queue_id: int, key: bytes, expires_at_ms: int) -> None:
+        """Store a key of deduplication, as the youngest."""
+        keys = self.keys.setdefault(queue_id, {})
+        keys.pop(key, None)
+        keys[key] = expires_at_ms
+
+    def forget_key(self, queue_id: int, key: bytes) -> None:
+        """Remove a key of deduplication."""
+        self.keys.setdefault(queue_id, {})[key] = FORGOTTEN
 
     def settle(self, queue_id: int, position: int, body_bytes: int) -> None:
         """Remove a message: from this batch if it is still in it, else from the store."""
@@ -323,7 +376,7 @@ class Batch:
 
     def forget_queue(self, queue_id: int) -> None:
         """Drop whatever this batch holds of a queue; what is stored of it goes with its vhost."""
-        for by_queue in (self.enqueued, self.spilled, self.expiries, self.settled):
+        for by_queue in (self.enqueued, self.spilled, self.delayed, self.expiries, self.settled, self.keys):
             by_queue.pop(queue_id, None)
 
 
@@ -344,6 +397,27 @@ class StoredQueue:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredExchangeQueue:
+    """What a durable exchange keeps, as found at start."""
+
+    queue_id: int
+    vhost: str
+    exchange: str
+    messages: int  # that wait for their time
+    body_bytes: int
+    last_position: int  # of them; 0 if there is none
+
+
+@dataclass(frozen=True, slots=True)
+class StoredKey:
+    """A key of deduplication, as found at start."""
+
+    queue_id: int
+    key: bytes
+    expires_at_ms: int  # `NEVER`
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """What a restart begins with. Messages stay in the store until they are read."""
 
@@ -355,6 +429,8 @@ class Snapshot:
     permissions: list[PermissionSet] = field(default_factory=list)
     topic_permissions: list[TopicPermissionSet] = field(default_factory=list)
     parameters: list[ParameterSet] = field(default_factory=list)
+    exchange_queues: list[StoredExchangeQueue] = field(default_factory=list)
+    keys: list[StoredKey] = field(default_factory=list)  # oldest first
 
 
 class StoredMessage(NamedTuple):

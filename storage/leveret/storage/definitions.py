@@ -11,6 +11,7 @@ from leveret.storage.changes import (
     Definition,
     ExchangeDeclared,
     ExchangeDeleted,
+    ExchangeQueueDeclared,
     QueueDeclared,
     QueueDeleted,
     QueueDelivered,
@@ -77,8 +78,15 @@ class Definitions:
                         *self._arguments(arguments),
                     ),
                 )
+            case ExchangeQueueDeclared(queue_id, vhost, exchange):
+                execute(
+                    "INSERT INTO exchange_queues VALUES (?, ?, ?)",
+                    (queue_id, stored_name(vhost), stored_name(exchange)),
+                )
             case QueueDeleted(queue_id):
                 execute("DELETE FROM queues WHERE queue_id = ?", (queue_id,))
+                execute("DELETE FROM exchange_queues WHERE queue_id = ?", (queue_id,))
+                execute("DELETE FROM deduplication_keys WHERE queue_id = ?", (queue_id,))
             case QueueDelivered(queue_id, up_to):
                 execute("UPDATE queues SET delivered_up_to = ? WHERE queue_id = ?", (up_to, queue_id))
             case Bound(vhost, source, destination, to_exchange, binding_key, arguments):

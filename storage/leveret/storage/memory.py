@@ -8,12 +8,14 @@ from threading import Lock
 from typing import assert_never
 
 from leveret.storage.changes import (
+    FORGOTTEN,
     AccessDefinition,
     Batch,
     Bound,
     Definition,
     ExchangeDeclared,
     ExchangeDeleted,
+    ExchangeQueueDeclared,
     ParameterCleared,
     ParameterSet,
     PermissionCleared,
@@ -24,6 +26,8 @@ from leveret.storage.changes import (
     QueuePurged,
     Snapshot,
     StoredContent,
+    StoredExchangeQueue,
+    StoredKey,
     StoredMessage,
     StoredQueue,
     TopicPermissionCleared,
@@ -51,6 +55,8 @@ class MemoryQueue:
 
     def __init__(self) -> None:
         self._messages: dict[int, MemoryMessage] = {}
+        self._due: list[tuple[int, int]] = []  # of those that wait for their time: when, position; ascending
+        self._is_due_sorted = True
         self._order: list[int] = []  # their positions, ascending; positions that are gone leave it late
 
     def __contains__(self, position: int) -> bool:
@@ -66,6 +72,26 @@ class MemoryQueue:
             self._order = sorted(self._messages)
         else:
             self._order.append(position)
+
+    def delay(self, position: int, due_ms: int, content: StoredContent) -> None:
+        """Add a message that waits for its time."""
+        self.add(position, MemoryMessage(content, True, due_ms))
+        self._due.append((due_ms, position))
+        self._is_due_sorted = False
+
+    def due_after(self, due_ms: int, position: int, limit: int) -> list[tuple[int, MemoryMessage]]:
+        """Return messages that wait for their time, by time, behind that of a time and position."""
+        if not self._is_due_sorted or len(self._due) > 2 * len(self._messages) + 8:
+            self._due = sorted(due for due in self._due if due[1] in self._messages)
+            self._is_due_sorted = True
+        found: list[tuple[int, MemoryMessage]] = []
+        for index in range(bisect_right(self._due, (due_ms, position)), len(self._due)):
+            if len(found) == limit:
+                break
+            position = self._due[index][1]
+            if position in self._messages:
+                found.append((position, self._messages[position]))
+        return found
 
     def remove(self, position: int) -> None:
         """Remove a message if it is there."""
@@ -111,6 +137,10 @@ class MemoryDisk:
     delivered: dict[int, int] = field(default_factory=dict)  # queue id -> delivered up to this position
     bindings: dict[Bound, None] = field(default_factory=dict)  # an ordered set
     messages: dict[int, MemoryQueue] = field(default_factory=dict)  # queue id -> its messages
+    exchange_queues: dict[int, ExchangeQueueDeclared] = field(default_factory=dict)  # by queue id
+    keys: dict[int, dict[bytes, int]] = field(
+        default_factory=dict
+    )  # queue id -> key of deduplication -> when it expires
     vhosts: dict[str, VHostAdded] = field(default_factory=dict)
     users: dict[str, UserSet] = field(default_factory=dict)
     permissions: dict[tuple[str, str], PermissionSet] = field(default_factory=dict)  # user, vhost
@@ -136,10 +166,15 @@ class MemoryStore:
         with self._lock:
             self._require_usable()
             for queue_id in list(disk.messages):
-                if queue_id not in disk.queues:
+                if queue_id not in disk.queues and queue_id not in disk.exchange_queues:
                     del disk.messages[queue_id]
                 else:
                     disk.messages[queue_id].remove_transient()
+            disk.keys = {
+                queue_id: keys
+                for queue_id, keys in disk.keys.items()
+                if queue_id in disk.queues or queue_id in disk.exchange_queues
+            }
             queues = [self._stored_queue(queue) for _, queue in sorted(disk.queues.items())]
             return Snapshot(
                 list(disk.exchanges.values()),
@@ -150,6 +185,12 @@ class MemoryStore:
                 list(disk.permissions.values()),
                 list(disk.topic_permissions.values()),
                 list(disk.parameters.values()),
+                [self._stored_exchange_queue(queue) for _, queue in sorted(disk.exchange_queues.items())],
+                [
+                    StoredKey(queue_id, key, ms)
+                    for queue_id, keys in disk.keys.items()
+                    for key, ms in keys.items()
+                ],
             )
 
     def apply(self, batch: Batch) -> None:
@@ -169,6 +210,11 @@ class MemoryStore:
                     expiries = batch.expiries.get(queue_id, {})
                     for position, content in entries.items():
                         queue.add(position, MemoryMessage(content, persistent, expiries.get(position)))
+            for queue_id, entries in batch.delayed.items():
+                for position, content in entries.items():
+                    self._messages(queue_id).delay(position, batch.expiries[queue_id][position], content)
+            for queue_id, changed in batch.keys.items():
+                self._change_keys(disk.keys.setdefault(queue_id, {}), changed)
             for queue_id, settled in batch.settled.items():
                 queue = self._messages(queue_id)
                 for position in settled:
@@ -179,6 +225,19 @@ class MemoryStore:
         with self._lock:
             self._require_usable()
             found = self._messages(queue_id).between(after + 1, up_to)[:limit]
+        return self._read(found, max_bytes)
+
+    def read_delayed(
+        self, queue_id: int, after_due_ms: int, after: int, limit: int, max_bytes: int
+    ) -> list[StoredMessage]:
+        """See `Store.read_delayed`."""
+        with self._lock:
+            self._require_usable()
+            found = self._messages(queue_id).due_after(after_due_ms, after, limit)
+        return self._read(found, max_bytes)
+
+    @staticmethod
+    def _read(found: list[tuple[int, MemoryMessage]], max_bytes: int) -> list[StoredMessage]:
         messages: list[StoredMessage] = []
         body_bytes = 0
         for position, message in found:
@@ -217,6 +276,24 @@ class MemoryStore:
         if queue is None:
             queue = self._disk.messages[queue_id] = MemoryQueue()
         return queue
+
+    @staticmethod
+    def _change_keys(keys: dict[bytes, int], changed: dict[bytes, int]) -> None:
+        for key, expires_at_ms in changed.items():
+            keys.pop(key, None)
+            if expires_at_ms != FORGOTTEN:
+                keys[key] = expires_at_ms
+
+    def _stored_exchange_queue(self, queue: ExchangeQueueDeclared) -> StoredExchangeQueue:
+        messages = self._messages(queue.queue_id)
+        return StoredExchangeQueue(
+            queue.queue_id,
+            queue.vhost,
+            queue.exchange,
+            len(messages),
+            messages.body_bytes,
+            messages.last_position,
+        )
 
     def _stored_queue(self, queue: QueueDeclared) -> StoredQueue:
         messages = self._messages(queue.queue_id)
@@ -263,9 +340,10 @@ class MemoryStore:
                 disk.exchanges.pop((definition.vhost, definition.name), None)
             case QueueDeclared():
                 disk.queues[definition.queue_id] = definition
+            case ExchangeQueueDeclared():
+                disk.exchange_queues[definition.queue_id] = definition
             case QueueDeleted():
-                for by_queue in (disk.queues, disk.delivered, disk.messages):
-                    by_queue.pop(definition.queue_id, None)
+                self._delete_queue(definition.queue_id)
             case QueueDelivered():
                 if definition.queue_id in disk.queues:
                     disk.delivered[definition.queue_id] = definition.up_to
@@ -312,12 +390,18 @@ class MemoryStore:
             case _:
                 assert_never(definition)
 
+    def _delete_queue(self, queue_id: int) -> None:
+        disk = self._disk
+        for by_queue in (disk.queues, disk.delivered, disk.messages, disk.exchange_queues, disk.keys):
+            by_queue.pop(queue_id, None)
+
     def _delete_vhost(self, name: str) -> None:
         disk = self._disk
         disk.vhosts.pop(name, None)
-        for queue_id in [queue_id for queue_id, queue in disk.queues.items() if queue.vhost == name]:
-            for by_queue in (disk.queues, disk.delivered, disk.messages):
-                by_queue.pop(queue_id, None)
+        owners: list[QueueDeclared | ExchangeQueueDeclared] = [*disk.queues.values()]
+        for queue in [*owners, *disk.exchange_queues.values()]:
+            if queue.vhost == name:
+                self._delete_queue(queue.queue_id)
         disk.exchanges = {key: e for key, e in disk.exchanges.items() if e.vhost != name}
         disk.bindings = {b: None for b in disk.bindings if b.vhost != name}
         disk.permissions = {key: p for key, p in disk.permissions.items() if p.vhost != name}

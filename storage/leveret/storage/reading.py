@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from zlib import crc32
 
 from leveret.storage.changes import MAX_POSITION, StoredMessage
-from leveret.storage.schema import NOT_REMOVED
+from leveret.storage.schema import DELAYED, NOT_REMOVED, POSITION_BITS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,6 +20,17 @@ Row = tuple[Any, ...]  # of READ; damage can turn any value into one of another 
 READ: Final = (
     "SELECT id, persistent, dead_lettered, expires_at_ms, checksum, exchange, routing_key, properties,"
     f" CAST(body AS BLOB) FROM messages WHERE id > ? AND id <= ? AND {NOT_REMOVED} ORDER BY id LIMIT ?"
+)
+_READ_DELAYED: Final = (
+    "SELECT id, persistent, dead_lettered, expires_at_ms, checksum, exchange, routing_key, properties,"
+    f" CAST(body AS BLOB) FROM messages WHERE persistent = {DELAYED} AND id >> {POSITION_BITS} = ?"
+)
+# Two statements: in one, SQLite would walk over all that are due at the same time and were read before.
+READ_DUE_THEN: Final = (
+    f"{_READ_DELAYED} AND expires_at_ms = ? AND id > ? AND {NOT_REMOVED} ORDER BY id LIMIT ?"
+)
+READ_DUE_LATER: Final = (
+    f"{_READ_DELAYED} AND expires_at_ms > ? AND {NOT_REMOVED} ORDER BY expires_at_ms, id LIMIT ?"
 )
 
 

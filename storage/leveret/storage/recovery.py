@@ -9,7 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from leveret.storage import access
-from leveret.storage.changes import MAX_POSITION, MAX_QUEUE_ID, Snapshot, StoredQueue
+from leveret.storage.changes import (
+    MAX_POSITION,
+    MAX_QUEUE_ID,
+    Snapshot,
+    StoredExchangeQueue,
+    StoredKey,
+    StoredQueue,
+)
 from leveret.storage.definitions import read_bindings, read_exchanges
 from leveret.storage.reading import read_name
 from leveret.storage.removal import REMOVE_AT_ONCE
@@ -37,7 +44,11 @@ _QUEUES_WITH_ROWS: Final = f"""
     )
     SELECT queue_id FROM present WHERE queue_id IS NOT NULL
     EXCEPT SELECT queue_id FROM queues
+    EXCEPT SELECT queue_id FROM exchange_queues
 """
+_WITHOUT_OWNER: Final = (
+    "queue_id NOT IN (SELECT queue_id FROM queues UNION ALL SELECT queue_id FROM exchange_queues)"
+)
 
 
 def recover(connection: sqlite3.Connection, removed: RemovedRanges, counts: QueueCounts) -> None:
@@ -45,7 +56,8 @@ def recover(connection: sqlite3.Connection, removed: RemovedRanges, counts: Queu
     connection.execute("BEGIN IMMEDIATE")
     for (queue_id,) in connection.execute(_QUEUES_WITH_ROWS).fetchall():
         removed.remove(*id_range(queue_id), count=REMOVE_AT_ONCE + 1)  # nobody has counted them
-    connection.execute("DELETE FROM queue_counts WHERE queue_id NOT IN (SELECT queue_id FROM queues)")
+    connection.execute(f"DELETE FROM queue_counts WHERE {_WITHOUT_OWNER}")
+    connection.execute(f"DELETE FROM deduplication_keys WHERE {_WITHOUT_OWNER}")
     connection.execute("COMMIT")
     counts.load()
     while _remove_transient(connection, counts):
@@ -90,7 +102,30 @@ def snapshot(reader: sqlite3.Connection, removed: RemovedRanges, counts: QueueCo
         access.read_permissions(reader),
         access.read_topic_permissions(reader),
         access.read_parameters(reader),
+        _exchange_queues(reader, removed, counts),
+        _keys(reader),
     )
+
+
+def _exchange_queues(
+    reader: sqlite3.Connection, removed: RemovedRanges, counts: QueueCounts
+) -> list[StoredExchangeQueue]:
+    found: list[StoredExchangeQueue] = []
+    rows = reader.execute("SELECT queue_id, vhost, exchange FROM exchange_queues ORDER BY queue_id")
+    for queue_id, vhost, exchange in rows:
+        last = removed.last_row(*id_range(queue_id))
+        position = 0 if last is None else last & MAX_POSITION
+        found.append(
+            StoredExchangeQueue(
+                queue_id, read_name(vhost), read_name(exchange), *counts.of(queue_id), position
+            )
+        )
+    return found
+
+
+def _keys(reader: sqlite3.Connection) -> list[StoredKey]:
+    rows = reader.execute("SELECT queue_id, key, expires_at_ms FROM deduplication_keys ORDER BY key_id")
+    return [StoredKey(queue_id, key, expires_at_ms) for queue_id, key, expires_at_ms in rows]
 
 
 def _remove_transient(connection: sqlite3.Connection, counts: QueueCounts) -> bool:
@@ -118,7 +153,8 @@ def _remove_transient(connection: sqlite3.Connection, counts: QueueCounts) -> bo
 def _mend_counts(connection: sqlite3.Connection, removed: RemovedRanges, counts: QueueCounts) -> None:
     """Count again where the counts cannot be right: somebody edited the file."""
     connection.execute("BEGIN IMMEDIATE")
-    for (queue_id,) in connection.execute("SELECT queue_id FROM queues").fetchall():
+    owners = "SELECT queue_id FROM queues UNION ALL SELECT queue_id FROM exchange_queues"
+    for (queue_id,) in connection.execute(owners).fetchall():
         messages, body_bytes = counts.of(queue_id)
         is_empty = removed.first_row(*id_range(queue_id)) is None
         if is_empty != (messages == 0) or messages < 0 or body_bytes < 0 or (is_empty and body_bytes):

@@ -17,7 +17,7 @@ from zlib import crc32
 
 from leveret.storage.changes import MAX_POSITION, StoredContent
 from leveret.storage.reading import checksum_seed
-from leveret.storage.schema import POSITION_BITS
+from leveret.storage.schema import PERSISTENT, POSITION_BITS
 
 if TYPE_CHECKING:
     import sqlite3
@@ -114,7 +114,7 @@ class RowWriter:
         queue_id: int,
         entries: Mapping[int, StoredContent],
         expiries: Mapping[int, int],
-        persistent: bool,
+        persistent: int,
     ) -> int:
         """Insert messages of a queue, some of them at once and the rest on `flush`.
 
@@ -122,7 +122,7 @@ class RowWriter:
             queue_id: the queue.
             entries: position -> message.
             expiries: position -> wall-clock ms, where there is one.
-            persistent: whether they survive a restart.
+            persistent: `PERSISTENT`, `DELAYED`, or 0 if they do not survive a restart.
 
         Returns:
             the length of the bodies.
@@ -154,12 +154,12 @@ class RowWriter:
             )
             dead_lettered = message.dead_lettered
             if size >= LARGE_BODY:
-                self._insert_large((*row, int(persistent), int(dead_lettered), expiries.get(position), 1))
+                self._insert_large((*row, persistent, int(dead_lettered), expiries.get(position), 1))
                 continue
-            if persistent and not dead_lettered and position not in expiries:
+            if persistent == PERSISTENT and not dead_lettered and position not in expiries:
                 plain += row
             else:
-                self._full += (*row, int(persistent), int(dead_lettered), expiries.get(position))
+                self._full += (*row, persistent, int(dead_lettered), expiries.get(position))
             self._bytes += size
             if self._bytes >= STATEMENT_BYTES or len(plain) >= STATEMENT_ROWS * PLAIN_WIDTH:
                 self.flush()

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 APPLICATION_ID: Final = 0x4C565254  # "LVRT"
 SCHEMA_VERSION: Final = 2
+PERSISTENT: Final = 1  # in the column of this name; 0 for a transient message
+DELAYED: Final = 2  # one that waits in an exchange, and is kept whatever its delivery mode
 PAGE_BYTES: Final = 8192  # measured: 13 % less CPU than 4096 for messages of 1 KiB, the same for small ones
 POSITION_BITS: Final = MAX_POSITION.bit_length()
 
@@ -71,6 +73,27 @@ CREATE TABLE parameters (  -- policies, limits
     value TEXT NOT NULL,  -- JSON
     UNIQUE (vhost, component, name)
 )""",
+)
+
+_EXCHANGE_TABLES: Final = (
+    """\
+CREATE TABLE exchange_queues (  -- what exchanges keep: messages that wait for their time, keys
+    queue_id INTEGER PRIMARY KEY,
+    vhost NOT NULL,
+    exchange NOT NULL,
+    UNIQUE (vhost, exchange)
+)""",
+    """\
+CREATE TABLE deduplication_keys (
+    key_id INTEGER PRIMARY KEY,  -- in the order in which they came
+    queue_id INTEGER NOT NULL,
+    key BLOB NOT NULL,
+    expires_at_ms INTEGER NOT NULL,
+    UNIQUE (queue_id, key)
+)""",
+    f"""\
+CREATE INDEX delayed_messages_due
+    ON messages (id >> {POSITION_BITS}, expires_at_ms) WHERE persistent = {DELAYED}""",
 )
 
 # Names are TEXT, or BLOB where their bytes are not UTF-8. `..._json` columns are only for people to read.
@@ -140,6 +163,7 @@ CREATE TABLE removed_ranges (  -- of messages that are gone; their rows are dele
     last_id INTEGER NOT NULL
 )""",
     *_ACCESS_TABLES,
+    *_EXCHANGE_TABLES,
 )
 
 NOT_REMOVED: Final = (
@@ -166,6 +190,23 @@ FROM queues
 JOIN messages ON messages.id
     BETWEEN queues.queue_id << {POSITION_BITS} AND queues.queue_id << {POSITION_BITS} | {MAX_POSITION}
 WHERE {NOT_REMOVED}""",
+    "delayed_messages": f"""\
+SELECT
+    exchange_queues.vhost,
+    exchange_queues.exchange AS waits_in,
+    strftime('%Y-%m-%d %H:%M:%f', messages.expires_at_ms / 1000.0, 'unixepoch') AS due_at,
+    messages.exchange,
+    messages.routing_key,
+    messages.properties_json AS properties,
+    CASE typeof(messages.body) WHEN 'text' THEN messages.body END AS body,
+    CASE typeof(messages.body)
+        WHEN 'text' THEN length(CAST(messages.body AS BLOB))
+        ELSE length(messages.body)
+    END AS body_bytes
+FROM exchange_queues
+JOIN messages ON messages.id >> {POSITION_BITS} = exchange_queues.queue_id
+WHERE messages.persistent = {DELAYED} AND {NOT_REMOVED}
+ORDER BY messages.expires_at_ms, messages.id""",
     "list_queues": """\
 SELECT
     vhost,
@@ -190,7 +231,7 @@ FROM bindings""",
 }
 
 # version -> statements that make the next version of it
-MIGRATIONS: Final[Mapping[int, tuple[str, ...]]] = {1: _ACCESS_TABLES}
+MIGRATIONS: Final[Mapping[int, tuple[str, ...]]] = {1: _ACCESS_TABLES + _EXCHANGE_TABLES}
 
 
 def prepare(

@@ -21,6 +21,7 @@ from threading import Event, Thread
 from typing import TYPE_CHECKING, Final
 
 from leveret.storage.changes import (
+    FORGOTTEN,
     Batch,
     QueueDeleted,
     QueuePurged,
@@ -47,11 +48,18 @@ from leveret.storage.connections import (
 from leveret.storage.counts import QueueCounts
 from leveret.storage.definitions import Definitions
 from leveret.storage.lock import FileLock
-from leveret.storage.reading import READ, DamagedRowError, read_messages, read_name
+from leveret.storage.reading import (
+    READ,
+    READ_DUE_LATER,
+    READ_DUE_THEN,
+    DamagedRowError,
+    read_messages,
+    read_name,
+)
 from leveret.storage.recovery import recover, snapshot
 from leveret.storage.removal import RemovedRanges
 from leveret.storage.rows import RowWriter, delete_rows, id_range, id_ranges, stored_name
-from leveret.storage.schema import PAGE_BYTES
+from leveret.storage.schema import DELAYED, PAGE_BYTES, PERSISTENT
 from leveret.storage.store import CorruptMessageError, StaleEpochError, StoreError
 from leveret.storage.turns import TurnLock
 
@@ -163,17 +171,35 @@ class SqliteStore:
     def read(self, queue_id: int, after: int, up_to: int, limit: int, max_bytes: int) -> list[StoredMessage]:
         """See `Store.read`."""
         first, _ = id_range(queue_id)
+        return self._read(queue_id, READ, (first + after, first + up_to, limit), max_bytes)
+
+    def _read(
+        self, queue_id: int, select: str, values: tuple[int, ...], max_bytes: int
+    ) -> list[StoredMessage]:
         with self._reading:
             if self._is_closed:
                 raise StoreError("the store is closed")
             try:
                 # An open cursor would keep the log from beginning anew.
-                with closing(self._reader.execute(READ, (first + after, first + up_to, limit))) as rows:
+                with closing(self._reader.execute(select, values)) as rows:
                     return read_messages(rows, max_bytes)
             except DamagedRowError as damage:
                 raise self._corrupt(queue_id, damage.position) from None
             except sqlite3.Error as error:
                 raise explain(error, self._path, f"read queue {queue_id} of") from error
+
+    def read_delayed(
+        self, queue_id: int, after_due_ms: int, after: int, limit: int, max_bytes: int
+    ) -> list[StoredMessage]:
+        """See `Store.read_delayed`."""
+        first, _ = id_range(queue_id)
+        found = self._read(queue_id, READ_DUE_THEN, (queue_id, after_due_ms, first + after, limit), max_bytes)
+        max_bytes -= sum(len(message.body) for message in found)
+        if len(found) < limit and max_bytes > 0:
+            found += self._read(
+                queue_id, READ_DUE_LATER, (queue_id, after_due_ms, limit - len(found)), max_bytes
+            )
+        return found
 
     def checkpoint(self) -> None:
         """See `Store.checkpoint`."""
@@ -246,10 +272,13 @@ class SqliteStore:
                 self._delete_messages(definition.queue_id)
             elif isinstance(definition, QueuePurged):
                 self._purge(definition)
-        wal_bytes = self._enqueue(batch.enqueued, batch.expiries, persistent=True)
-        wal_bytes += self._enqueue(batch.spilled, batch.expiries, persistent=False)
+        wal_bytes = self._enqueue(batch.enqueued, batch.expiries, PERSISTENT)
+        wal_bytes += self._enqueue(batch.spilled, batch.expiries, 0)
+        wal_bytes += self._enqueue(batch.delayed, batch.expiries, DELAYED)
         self._rows.flush()
         wal_bytes += self._settle(batch.settled)
+        if batch.keys:
+            wal_bytes += self._write_keys(batch.keys)
         pages = 2 + len(batch.definitions) + self._counts.save()
         self._writer.execute("COMMIT")
         self._epoch = batch.epoch
@@ -263,7 +292,9 @@ class SqliteStore:
     def _delete_messages_of_vhost(self, name: str) -> None:
         """Remove the messages of all queues of a vhost; if they are many, later."""
         rows = self._writer.execute(
-            "SELECT queue_id FROM queues WHERE vhost = ?", (stored_name(name),)
+            "SELECT queue_id FROM queues WHERE vhost = ?1"
+            " UNION ALL SELECT queue_id FROM exchange_queues WHERE vhost = ?1",
+            (stored_name(name),),
         ).fetchall()
         messages = sum(self._counts.of(queue_id)[0] for (queue_id,) in rows)
         for (queue_id,) in rows:
@@ -282,7 +313,7 @@ class SqliteStore:
         self,
         by_queue: dict[int, dict[int, StoredContent]],
         expiries: dict[int, dict[int, int]],
-        persistent: bool,
+        persistent: int,
     ) -> int:
         wal_bytes = 0
         for queue_id, entries in by_queue.items():
@@ -312,9 +343,28 @@ class SqliteStore:
                 self._counts.doubt(queue_id)
         return wal_bytes + len(ranges) // 2 * PAGE_BYTES
 
+    def _write_keys(self, by_queue: dict[int, dict[bytes, int]]) -> int:
+        """Write which keys of deduplication came and went.
+
+        Returns:
+            about how many bytes that added to the log.
+        """
+        rows = 0
+        for queue_id, keys in by_queue.items():
+            gone = [(queue_id, key) for key in keys]  # one that comes again gets a new place in the order
+            came = [(queue_id, key, ms) for key, ms in keys.items() if ms != FORGOTTEN]
+            self._writer.executemany("DELETE FROM deduplication_keys WHERE queue_id = ? AND key = ?", gone)
+            self._writer.executemany(
+                "INSERT INTO deduplication_keys (queue_id, key, expires_at_ms) VALUES (?, ?, ?)", came
+            )
+            rows += len(gone)
+        return rows * ROW_BYTES
+
     def _corrupt(self, queue_id: int, position: int) -> CorruptMessageError:
         row = self._reader.execute(
-            "SELECT vhost, name FROM queues WHERE queue_id = ?", (queue_id,)
+            "SELECT vhost, name FROM queues WHERE queue_id = ?1"
+            " UNION ALL SELECT vhost, exchange FROM exchange_queues WHERE queue_id = ?1",
+            (queue_id,),
         ).fetchone()
         queue = f"queue {read_name(row[1])!r} in vhost {read_name(row[0])!r}" if row else f"queue {queue_id}"
         first, _ = id_range(queue_id)

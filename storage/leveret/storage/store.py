@@ -70,6 +70,15 @@ class Store(Protocol):
             StoreError: the data cannot be read.
         """
 
+    def read_delayed(
+        self, queue_id: int, after_due_ms: int, after: int, limit: int, max_bytes: int
+    ) -> list[StoredMessage]:
+        """Return messages that wait in an exchange, by when they are due, then by position.
+
+        They come behind the message that is due at `after_due_ms` and has the position `after`. Limits and
+        errors are those of `read`.
+        """
+
     def checkpoint(self) -> None:
         """Ask for the housekeeping that must not delay a commit; returns at once.
 
