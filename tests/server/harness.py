@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from pamqp import commands
 
 from leveret.broker.config import Settings
-from leveret.broker.server.committer import Answer, Failed, Loaded, LoadRequest, Written
+from leveret.broker.server.committer import Answer, DueRequest, Failed, Loaded, LoadRequest, Written, read
 from leveret.broker.server.node import Node
 from leveret.protocol.methods import make
 from leveret.protocol.properties import NO_PROPERTIES, replace
@@ -65,7 +65,7 @@ class ManualStore:
         self.is_held = False
         self.failure: StoreError | None = None
         self.batches_written = 0
-        self._jobs: deque[Batch | LoadRequest] = deque()
+        self._jobs: deque[Batch | LoadRequest | DueRequest] = deque()
         self._answers: list[Answer] = []
 
     @property
@@ -74,11 +74,11 @@ class ManualStore:
 
     @property
     def batches_held(self) -> int:
-        return sum(not isinstance(job, LoadRequest) for job in self._jobs)
+        return sum(not isinstance(job, LoadRequest | DueRequest) for job in self._jobs)
 
     @property
     def last_batch_held(self) -> Batch:
-        return [job for job in self._jobs if not isinstance(job, LoadRequest)][-1]
+        return [job for job in self._jobs if not isinstance(job, LoadRequest | DueRequest)][-1]
 
     def write(self, batch: Batch) -> None:
         """See `StoreThreads.write`."""
@@ -86,7 +86,7 @@ class ManualStore:
         self._jobs.append(batch)
         self._work()
 
-    def read(self, request: LoadRequest) -> None:
+    def read(self, request: LoadRequest | DueRequest) -> None:
         """See `StoreThreads.read`."""
         self._jobs.append(request)
         self._work()
@@ -105,12 +105,11 @@ class ManualStore:
         while self._jobs and not self.is_held:
             self._do(self._jobs.popleft())
 
-    def _do(self, job: Batch | LoadRequest) -> None:
+    def _do(self, job: Batch | LoadRequest | DueRequest) -> None:
         if self.failure is not None:
             self._answers.append(Failed(self.failure))
-        elif isinstance(job, LoadRequest):
-            rows = self.store.read(job.queue_id, job.after, job.up_to, job.limit, job.max_bytes)
-            self._answers.append(Loaded(job, rows))
+        elif isinstance(job, LoadRequest | DueRequest):
+            self._answers.append(Loaded(job, read(self.store, job)))
         else:
             self._check(job)
             self.store.apply(job)

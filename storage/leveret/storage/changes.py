@@ -444,3 +444,8 @@ class StoredMessage(NamedTuple):
     persistent: bool
     dead_lettered: bool
     expires_at_ms: int | None
+
+    @property
+    def body_bytes(self) -> int:
+        """Length of the body."""
+        return len(self.body)

@@ -34,6 +34,7 @@ from leveret.protocol.properties import Properties
 
 if TYPE_CHECKING:
     from leveret.broker.model.channel import Channel, Settlement
+    from leveret.broker.model.exchange import Exchange
     from leveret.broker.model.queue import Queue
 
 COUNT_MAX: Final = 0xFFFFFFFF
@@ -195,11 +196,30 @@ def _enqueue_each(channel: Channel, publish: Publish, keys: list[str]) -> bool:
     exchange = vhost.exchanges.get(publish.messages[0].envelope.exchange)
     accepted = True
     for message in publish.messages:
-        # Without the exchange, which a transaction can outlive, there are no queues.
-        queues = [] if exchange is None else vhost.queues_of(exchange, keys, message)
-        if not enqueue(channel, Publish([message], publish.ttl_ms, queues, [], publish.mandatory)):
+        queues: list[Queue] = []
+        is_kept = False
+        if exchange is not None and not _waits_for_nobody(channel, exchange, publish, keys):
+            queues, is_kept = vhost.queues_of(exchange, keys, message)
+        if not queues and not is_kept:
+            enqueue(channel, Publish([message], publish.ttl_ms, [], [], publish.mandatory))
+            continue
+        batch = 0
+        if is_kept or (message.envelope.persistent and any(queue.durable for queue in queues)):
+            batch = channel.turn.batch.number
+        if not _enqueue_run(channel, queues, [message], message.body_bytes, publish.ttl_ms, batch):
             accepted = False
     return accepted
+
+
+def _waits_for_nobody(channel: Channel, exchange: Exchange, publish: Publish, keys: list[str]) -> bool:
+    """Whether a mandatory message would wait in an exchange that leads nowhere: then it is returned at once.
+
+    RabbitMQ returns every mandatory message that waits.
+    """
+    if not publish.mandatory or exchange.delay is None:
+        return False
+    headers = publish.messages[0].envelope.fields.headers
+    return not channel.vhost.may_lead_somewhere(exchange, keys, headers)
 
 
 def _enqueue_run(

@@ -56,7 +56,7 @@ def publish_dead_letter(vhost: VHost, dead: DeadLetter) -> int:
     message = dead.message.with_envelope(envelope)
     targets = vhost.queues_for(exchange, keys, fields.headers)
     if targets is None:
-        targets = vhost.queues_of(exchange, keys, message)
+        targets, _ = vhost.queues_of(exchange, keys, message)
     left_out = 0
     if dead.reason != REJECTED:
         history = deaths(fields.headers)

@@ -9,6 +9,14 @@ from typing import TYPE_CHECKING, Final, cast
 
 from leveret.broker.model.arguments import check_exchange_argument
 from leveret.broker.model.binding import Binding, Chooser, Destination, Identity, Matcher, identity
+from leveret.broker.model.delay import (
+    DELAYED_MESSAGE,
+    Delay,
+    delay_of,
+    delayed_type,
+    delays,
+    no_delayed_type,
+)
 from leveret.broker.model.direct import DefaultMatcher, DirectMatcher
 from leveret.broker.model.equivalence import inequivalent, same_argument
 from leveret.broker.model.fanout import FanoutMatcher
@@ -27,6 +35,15 @@ if TYPE_CHECKING:
     from leveret.broker.model.turn import Turn
     from leveret.protocol.content import Message
 
+
+def _delayed_matcher(arguments: Table) -> Matcher:
+    """Make the matcher that an x-delayed-message exchange routes by when the time has come."""
+    make = EXCHANGE_TYPES.get(delayed_type(arguments))
+    if make is None:
+        raise no_delayed_type()
+    return make(arguments)
+
+
 EXCHANGE_TYPES: Final[dict[str, Callable[[Table], Matcher]]] = {
     "direct": DirectMatcher,
     "fanout": FanoutMatcher,
@@ -37,6 +54,7 @@ EXCHANGE_TYPES: Final[dict[str, Callable[[Table], Matcher]]] = {
     "x-random": RandomMatcher,
     LOCAL_RANDOM: LocalRandomMatcher,
     "x-recent-history": RecentHistoryMatcher,
+    DELAYED_MESSAGE: _delayed_matcher,
 }
 CHOOSERS: Final = (MessageHashMatcher, RandomMatcher, RecentHistoryMatcher)
 
@@ -67,11 +85,13 @@ class Exchange:
         "arguments",
         "auto_delete",
         "chooser",
+        "delay",
         "depends_on_message",
         "durable",
         "internal",
         "matcher",
         "name",
+        "queue_id",
         "type_name",
         "vhost_name",
     )
@@ -105,6 +125,8 @@ class Exchange:
         self.chooser: Chooser | None = None
         if isinstance(self.matcher, CHOOSERS):
             self.chooser = cast("Chooser", self.matcher)
+        self.queue_id: int = 0  # under which the store knows what it keeps; 0 if it keeps nothing
+        self.delay: Delay | None = None
         # Whether each message is routed by itself, when its turn comes (`pass_on`).
         self.depends_on_message: bool = self.chooser is not None
         self._bindings: dict[Identity, Binding] = {}  # in the order in which they were made
@@ -150,8 +172,33 @@ class Exchange:
             self.matcher.unbind(binding)
         return binding
 
-    def pass_on(self, message: Message, routing_keys: list[str], turn: Turn) -> Collection[Destination]:
-        """Find where one message goes, where that depends on the message."""
+    @property
+    def keeps(self) -> bool:
+        """Whether it keeps something, and is to be given an id to keep it under (`equip`)."""
+        return delays(self.type_name, self.arguments)
+
+    def equip(self, turn: Turn, queue_id: int) -> None:
+        """Begin to keep what is to be kept."""
+        self.queue_id = queue_id
+        self.depends_on_message = True
+        if delays(self.type_name, self.arguments):
+            removes_header = self.type_name != DELAYED_MESSAGE
+            self.delay = Delay(turn, queue_id, self.vhost_name, self.name, removes_header)
+
+    def let_go(self) -> None:
+        """Forget what was kept, because the exchange is gone."""
+        if self.delay is not None:
+            self.delay.let_go()
+
+    def pass_on(
+        self, message: Message, routing_keys: list[str], turn: Turn
+    ) -> Collection[Destination] | None:
+        """Find where one message goes, where that depends on the message; None if it stays here."""
+        if self.delay is not None:
+            delay_ms = delay_of(message.envelope.fields.headers)
+            if delay_ms:
+                self.delay.add(message, delay_ms)
+                return None
         if self.chooser is not None:
             return self.chooser.choose(message, routing_keys, turn)
         return self.matcher.destinations(routing_keys, message.envelope.fields.headers)

@@ -21,15 +21,19 @@ class Route:
     `cacheable` says that every message with these routing keys, published to this exchange, goes to these
     queues, whatever its headers, until an exchange or a binding of the vhost comes or goes.
     `depends_on_message` says that only each message itself, with `route_message`, tells where it goes; the
-    queues are then those that it may go to.
+    queues are then those that it may go to. `is_kept` says that an exchange on the way has kept the message,
+    to pass it on later.
     """
 
-    __slots__ = ("cacheable", "depends_on_message", "queues")
+    __slots__ = ("cacheable", "depends_on_message", "is_kept", "queues")
 
-    def __init__(self, queues: list[Destination], cacheable: bool, depends_on_message: bool) -> None:
+    def __init__(
+        self, queues: list[Destination], cacheable: bool, depends_on_message: bool, is_kept: bool
+    ) -> None:
         self.queues = queues
         self.cacheable = cacheable
         self.depends_on_message = depends_on_message
+        self.is_kept = is_kept
 
 
 def route(
@@ -79,6 +83,7 @@ def _route(
     queues: dict[Destination, None] = {}
     cacheable = True
     depends_on_message = False
+    is_kept = False
     visited = 0
     while visited < len(pending):
         source = pending[visited]
@@ -86,7 +91,7 @@ def _route(
         matcher = source.matcher
         if not matcher.cacheable:
             cacheable = False
-        destinations: Collection[Destination]
+        destinations: Collection[Destination] | None
         if not source.depends_on_message:
             destinations = matcher.destinations(routing_keys, headers)
         else:
@@ -95,7 +100,9 @@ def _route(
                 destinations = matcher.destinations(routing_keys, headers)
             else:
                 destinations = source.pass_on(message, routing_keys, turn)
-        if destinations:
+        if destinations is None:
+            is_kept = True
+        elif destinations:
             for destination in destinations:
                 if isinstance(destination, Exchange):
                     if destination not in seen:
@@ -108,4 +115,4 @@ def _route(
             if alternate is not None and alternate not in seen:
                 seen.add(alternate)
                 pending.append(alternate)
-    return Route(list(queues), cacheable and not depends_on_message, depends_on_message)
+    return Route(list(queues), cacheable and not depends_on_message, depends_on_message, is_kept)

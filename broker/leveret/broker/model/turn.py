@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from leveret.broker.model.channel import Channel
+    from leveret.broker.model.delay import Delay
     from leveret.broker.model.queue import Queue
     from leveret.protocol.content import Message
 
@@ -54,6 +55,9 @@ class Turn:
         "confirming",
         "dead_letters",
         "deadlines",
+        "delay_loads",
+        "delays",
+        "due",
         "durable",
         "last_definition_batch",
         "load_generation",
@@ -62,6 +66,7 @@ class Turn:
         "now_ms",
         "touched",
         "unwritten_bytes",
+        "writing_delays",
     )
 
     def __init__(self, now_ms: int, chance: Callable[[int], int] = min_chance) -> None:
@@ -74,6 +79,10 @@ class Turn:
         self.dead_letters: deque[DeadLetter] = deque()
         self.load_generation: int = 0  # highest given to a queue
         self.loads: dict[Queue, None] = {}  # queues whose next messages are to be read back
+        self.delays: dict[int, Delay] = {}  # by queue id
+        self.delay_loads: dict[Delay, None] = {}  # those whose next messages are to be read back
+        self.writing_delays: dict[Delay, None] = {}  # those with messages that are not yet durable
+        self.due: list[tuple[int, int]] = []  # heap: when to look at a delay (ms), its queue id
         self.deadlines: list[
             tuple[int, int, Queue]
         ] = []  # heap: when to look at a queue's expiry (ms), a number, it

@@ -15,7 +15,7 @@ from leveret.broker.model.exchange import ALTERNATE_EXCHANGE, Exchange, check_ex
 from leveret.broker.model.grants import EXCHANGE, QUEUE, TOPIC
 from leveret.broker.model.message_properties import parse_expiration, visible_routing_keys
 from leveret.broker.model.queue import Queue
-from leveret.broker.model.random_choice import LOCAL_RANDOM, check_local_destination
+from leveret.broker.model.random_choice import LocalRandomMatcher, check_local_destination
 from leveret.broker.model.recent_history import RecentHistoryMatcher
 from leveret.broker.model.routing import Route, route, route_message
 from leveret.broker.model.topology import Removed, Topology
@@ -26,7 +26,9 @@ from leveret.storage.changes import (
     Bound,
     ExchangeDeclared,
     ExchangeDeleted,
+    ExchangeQueueDeclared,
     QueueDeclared,
+    StoredExchangeQueue,
     StoredQueue,
     Unbound,
 )
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from leveret.broker.model.binding import Binding, Destination
     from leveret.broker.model.connection import Connection
     from leveret.broker.model.consumer import Consumer
+    from leveret.broker.model.delay import Delay
     from leveret.broker.model.grants import Grants
     from leveret.broker.model.replies import Replies
     from leveret.broker.model.turn import Turn
@@ -238,12 +241,18 @@ class VHost:
         if alternate is not None:
             grants.require_read(EXCHANGE, name)
             grants.require_write(EXCHANGE, alternate)
-        self.exchanges[name] = Exchange(self.name, name, type_name, durable, auto_delete, internal, arguments)
+        exchange = Exchange(self.name, name, type_name, durable, auto_delete, internal, arguments)
+        queue_id = self._queue_ids.allocate() if exchange.keeps else 0
+        self.exchanges[name] = exchange
         self.routes.clear()
         if durable:
             self.turn.define(
                 ExchangeDeclared(self.name, name, type_name, auto_delete, internal, encode_table(arguments))
             )
+        if queue_id:
+            exchange.equip(self.turn, queue_id)
+            if durable:
+                self.turn.define(ExchangeQueueDeclared(queue_id, self.name, name))
 
     def delete_exchange(self, name: str, if_unused: bool, grants: Grants) -> None:
         """Delete an exchange and its bindings, if it is there.
@@ -275,6 +284,14 @@ class VHost:
             self.exchanges.pop(exchange.name, None)
             if exchange.durable:
                 self.turn.define(ExchangeDeleted(self.name, exchange.name))
+            self._empty_exchange(exchange)
+
+    def _empty_exchange(self, exchange: Exchange) -> None:
+        """Delete what an exchange keeps, with it."""
+        if exchange.queue_id:
+            exchange.let_go()
+            self.turn.batch.delete_queue(exchange.queue_id)
+            self._queue_ids.release(exchange.queue_id, self.turn.batch.number)
 
     # -- bindings
 
@@ -300,7 +317,7 @@ class VHost:
         end: Destination = (
             self.exchange(destination) if to_exchange else self.open_queue(destination, connection)
         )
-        if exchange.type_name == LOCAL_RANDOM:
+        if isinstance(exchange.matcher, LocalRandomMatcher):
             exchange.matcher.validate(binding_key, arguments)
             check_local_destination(end.arguments.queue_type if isinstance(end, Queue) else None)
         binding = self._topology.bind(exchange, end, binding_key, arguments)
@@ -322,7 +339,7 @@ class VHost:
                 end.enqueue([message], message.body_bytes, ttl_ms)
             elif isinstance(end, Exchange):
                 keys = visible_routing_keys(message.envelope.routing_key, fields.headers)
-                for queue in self.queues_of(end, keys + message.envelope.bcc_keys, message):
+                for queue in self.queues_of(end, keys + message.envelope.bcc_keys, message)[0]:
                     queue.enqueue([message], message.body_bytes, ttl_ms)
 
     def _require_bindable(
@@ -481,6 +498,8 @@ class VHost:
         for queue in list(self.queues.values()):
             queue.deleted_with_vhost()
             self._queue_ids.release(queue.id, self.turn.batch.number if queue.is_stored else 0)
+        for exchange in self.exchanges.values():
+            self._empty_exchange(exchange)
         self.queues.clear()
         self.queues_by_id.clear()
         self.exchanges.clear()
@@ -540,9 +559,30 @@ class VHost:
             self.routes[(exchange.name, routing_keys[0])] = queues
         return queues
 
-    def queues_of(self, exchange: Exchange, routing_keys: list[str], message: Message) -> list[Queue]:
-        """Find the queues that one message goes into, and have the exchanges on the way do what they do."""
-        return _queues_in(route_message(exchange, routing_keys, message, self.exchanges.get, self.turn))
+    def queues_of(
+        self, exchange: Exchange, routing_keys: list[str], message: Message
+    ) -> tuple[list[Queue], bool]:
+        """Find the queues that one message goes into, and have the exchanges on the way do what they do.
+
+        Returns:
+            the queues, and whether an exchange has kept the message.
+        """
+        found = route_message(exchange, routing_keys, message, self.exchanges.get, self.turn)
+        return _queues_in(found), found.is_kept
+
+    def may_lead_somewhere(self, exchange: Exchange, routing_keys: list[str], headers: Table | None) -> bool:
+        """Whether a message that waits in an exchange would have a queue to go to if its time came now."""
+        return bool(_queues_in(route(exchange, routing_keys, headers, self.exchanges.get)))
+
+    def route_due(self, delay: Delay) -> None:
+        """Route messages whose time has come, by the bindings of this moment."""
+        exchange = self.exchanges.get(delay.exchange_name)
+        if exchange is None or exchange.delay is not delay:
+            return
+        for content in delay.take_due():
+            message, keys, ttl_ms = delay.released(content)
+            for queue in self.queues_of(exchange, keys, message)[0]:
+                queue.enqueue([message], message.body_bytes, ttl_ms)
 
     # -- restart
 
@@ -557,6 +597,14 @@ class VHost:
             stored.internal,
             decode_table(stored.arguments)[0],
         )
+
+    def restore_exchange_queue(self, stored: StoredExchangeQueue) -> None:
+        """Bring back what a durable exchange keeps; messages stay in the store until their time is near."""
+        self._queue_ids.reserve(stored.queue_id)
+        exchange = self.exchanges[stored.exchange]
+        exchange.equip(self.turn, stored.queue_id)
+        if exchange.delay is not None:
+            exchange.delay.restore(stored.messages, stored.body_bytes, stored.last_position)
 
     def restore_queue(self, stored: StoredQueue) -> None:
         """Bring back a durable queue; its messages stay in the store until they are wanted."""

@@ -34,6 +34,18 @@ class LoadRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class DueRequest:
+    """Read messages that wait in an exchange, behind the one that is due at a time and has a position."""
+
+    queue_id: int
+    generation: int
+    after_due_ms: int
+    after: int
+    limit: int
+    max_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Written:
     """A batch is on stable storage."""
 
@@ -44,7 +56,7 @@ class Written:
 class Loaded:
     """Messages were read back."""
 
-    request: LoadRequest
+    request: LoadRequest | DueRequest
     messages: list[StoredMessage]
 
 
@@ -56,6 +68,19 @@ class Failed:
 
 
 Answer = Written | Loaded | Failed
+
+
+def read(store: Store, request: LoadRequest | DueRequest) -> list[StoredMessage]:
+    """Do what a request asks for.
+
+    Raises:
+        StoreError: the data cannot be read.
+    """
+    if isinstance(request, DueRequest):
+        return store.read_delayed(
+            request.queue_id, request.after_due_ms, request.after, request.limit, request.max_bytes
+        )
+    return store.read(request.queue_id, request.after, request.up_to, request.limit, request.max_bytes)
 
 
 class Committer:
@@ -70,7 +95,7 @@ class Committer:
         self._store = store
         self._wake = wake
         self._batches: SimpleQueue[Batch | None] = SimpleQueue()
-        self._requests: SimpleQueue[LoadRequest | None] = SimpleQueue()
+        self._requests: SimpleQueue[LoadRequest | DueRequest | None] = SimpleQueue()
         self._answers: deque[Answer] = deque()
         self._threads = [
             threading.Thread(target=self._write, name="leveret-writer", daemon=True),
@@ -83,7 +108,7 @@ class Committer:
         """Apply a batch; `Written` follows. The batch must not change any more."""
         self._batches.put(batch)
 
-    def read(self, request: LoadRequest) -> None:
+    def read(self, request: LoadRequest | DueRequest) -> None:
         """Read messages back; `Loaded` follows."""
         self._requests.put(request)
 
@@ -120,9 +145,7 @@ class Committer:
     def _read(self) -> None:
         while (request := self._requests.get()) is not None:
             try:
-                messages = self._store.read(
-                    request.queue_id, request.after, request.up_to, request.limit, request.max_bytes
-                )
+                messages = read(self._store, request)
             except StoreError as error:
                 self._answer(Failed(error))
                 return

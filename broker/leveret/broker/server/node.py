@@ -18,10 +18,11 @@ from leveret.broker.logs import Throttle, get_logger
 from leveret.broker.model.authority import Authority, NoSuchVHost
 from leveret.broker.model.backlog import WINDOW_BYTES, WINDOW_MESSAGES
 from leveret.broker.model.dead_lettering import publish_dead_letter
+from leveret.broker.model.delay import NEAR_BYTES, NEAR_MESSAGES
 from leveret.broker.model.replies import Replies
 from leveret.broker.model.turn import Turn
 from leveret.broker.model.vhost import QueueIds, VHost
-from leveret.broker.server.committer import Answer, Failed, Loaded, LoadRequest, Written
+from leveret.broker.server.committer import Answer, DueRequest, Failed, Loaded, LoadRequest, Written
 from leveret.broker.server.session import Session
 from leveret.broker.version import version
 from leveret.protocol.errors import InternalError
@@ -60,7 +61,7 @@ class StoreThreads(Protocol):
     def write(self, batch: Batch) -> None:
         """Apply a batch; `Written` is among the answers later."""
 
-    def read(self, request: LoadRequest) -> None:
+    def read(self, request: LoadRequest | DueRequest) -> None:
         """Read messages; `Loaded` is among the answers later."""
 
     def answers(self) -> list[Answer]:
@@ -138,6 +139,8 @@ class Node:
                 self.add_vhost(name)
         for exchange in snapshot.exchanges:
             self.vhosts[exchange.vhost].restore_exchange(exchange)
+        for kept in snapshot.exchange_queues:
+            self.vhosts[kept.vhost].restore_exchange_queue(kept)
         for queue in snapshot.queues:
             self.vhosts[queue.vhost].restore_queue(queue)
         for binding in snapshot.bindings:
@@ -346,7 +349,7 @@ class Node:
         self.read_max = READ_MAX
         while True:
             self.catch_up()
-            if turn.loads:
+            if turn.loads or turn.delay_loads:
                 self._request_loads()
             if self._in_flight is not None or not self._has_reason_to_commit():
                 break
@@ -389,6 +392,13 @@ class Node:
                 self._store.read(
                     LoadRequest(queue.id, generation, after, up_to, WINDOW_MESSAGES, WINDOW_BYTES)
                 )
+        delay_loads = self.turn.delay_loads
+        self.turn.delay_loads = {}
+        for delay in delay_loads:
+            after_due_ms, after = delay.load_range()
+            self._store.read(
+                DueRequest(delay.queue_id, delay.generation, after_due_ms, after, NEAR_MESSAGES, NEAR_BYTES)
+            )
 
     # -- the store's answers
 
@@ -396,6 +406,10 @@ class Node:
         if isinstance(answer, Written):
             self._in_flight = None
             self._batch_is_durable(answer.batch)
+        elif isinstance(answer, Loaded) and isinstance(answer.request, DueRequest):
+            delay = self.turn.delays.get(answer.request.queue_id)
+            if delay is not None:
+                delay.loaded(answer.request.generation, answer.messages)
         elif isinstance(answer, Loaded):
             queue = self._queue_by_id(answer.request.queue_id)
             if queue is not None:
@@ -426,6 +440,9 @@ class Node:
                 queue = self._queue_by_id(record.queue_id)
                 if queue is not None:
                     self.turn.touched[queue] = None
+        for delay in list(self.turn.writing_delays):
+            if delay.forget_written(batch.number):
+                del self.turn.writing_delays[delay]
         if self._paging:
             paging = self._paging
             self._paging = {}
@@ -474,6 +491,21 @@ class Node:
             if queue.look_at_deadlines():
                 self.vhosts[queue.vhost_name].delete_queue(queue)
 
+        self._route_due()
+
+    def _route_due(self) -> None:
+        """Route the messages whose time in an exchange is over, as fast as the store can follow."""
+        turn = self.turn
+        while turn.due and turn.due[0][0] <= turn.now_ms:
+            at_ms, queue_id = heappop(turn.due)
+            delay = turn.delays.get(queue_id)
+            if delay is None or delay.armed_at_ms != at_ms:
+                continue
+            if self.is_store_behind:
+                delay.try_again_soon()
+            else:
+                self.vhosts[delay.vhost_name].route_due(delay)
+
     @property
     def is_eager(self) -> bool:
         """Whether there is work for the next turn: a client has read what it was sent, or has gone."""
@@ -484,6 +516,8 @@ class Node:
         if self.is_eager:
             return self.turn.now_ms
         due = [heap[0][0] for heap in (self._timers, self.turn.deadlines) if heap]
+        if self.turn.due:
+            due.append(self.turn.due[0][0])
         return min(due) if due else None
 
     # -- the end
