@@ -22,7 +22,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-compiled crash interop bench check format docs wheel clean
+.PHONY: help serve test test-compiled guard crash interop bench check format docs wheel clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -34,10 +34,16 @@ serve: $(SERVE)/.installed-$(LEVERET_COMPILE) ## run the broker; compiled where 
 test: $(VENV)/.dev ## run the tests
 	$(BIN)/python -m pytest $(ARGS)
 
+COMPILE = LEVERET_COMPILE=1 $(BIN)/python -m pip install -q --no-deps --no-build-isolation --upgrade --target build/compiled .
+
 test-compiled: $(VENV)/.dev ## compile the hot modules and run the tests against them
-	LEVERET_COMPILE=1 $(BIN)/python -m pip install -q --no-deps --no-build-isolation --upgrade --target build/compiled .
+	$(COMPILE)
 	PYTHONPATH=build/compiled $(BIN)/python -m leveret --version | grep compiled
 	PYTHONPATH=build/compiled $(BIN)/python -m pytest $(ARGS)
+
+guard: $(VENV)/.dev ## count the instructions of the hot loops, and fail if one takes 20 % more than before
+	$(COMPILE)
+	$(BIN)/python -m tests.guard $(ARGS)
 
 crash: $(VENV)/.dev ## kill the broker under load, twenty times, and look for what is lost
 	$(BIN)/python -m pytest tests/crash -m crash -o faulthandler_timeout=1200 $(ARGS)
