@@ -75,6 +75,18 @@ def test_loopback_users_none_lets_everyone_in_from_everywhere(path: Path) -> Non
     assert read(path, "loopback_users = none").settings.loopback_users == ()
 
 
+@pytest.mark.parametrize(
+    ("text", "field", "value"),
+    [
+        ("vm_memory_high_watermark.relative = 0.4", "memory_high_watermark", 0.4),
+        ("vm_memory_high_watermark.absolute = 2GB", "memory_high_watermark", 2e9),
+        ("disk_free_limit.absolute = 1GB", "disk_free_bytes", 10**9),
+    ],
+)
+def test_limits_of_memory_and_disk_are_read(path: Path, text: str, field: str, value: float) -> None:
+    assert getattr(read(path, text).settings, field) == value
+
+
 def test_guest_stays_a_loopback_user_when_others_are_added(path: Path) -> None:
     assert read(path, "loopback_users.ops = true").settings.loopback_users == ("guest", "ops")
 
@@ -84,11 +96,12 @@ def test_the_last_of_equal_keys_wins(path: Path) -> None:
 
 
 def test_keys_of_rabbitmq_without_a_setting_are_ignored_with_a_warning(path: Path) -> None:
-    configuration = read(path, "management.tcp.port = 15672\nvm_memory_high_watermark.relative = 0.6")
+    configuration = read(path, "management.tcp.port = 15672\nvm_memory_high_watermark_paging_ratio = 0.5")
     assert configuration.settings == Settings()
     (warning,) = configuration.warnings
     assert warning.endswith(
-        "rabbitmq.conf: not supported yet and ignored: management.tcp.port, vm_memory_high_watermark.relative"
+        "rabbitmq.conf: not supported yet and ignored: management.tcp.port,"
+        " vm_memory_high_watermark_paging_ratio"
     )
 
 

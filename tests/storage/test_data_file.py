@@ -20,7 +20,7 @@ from leveret.storage.schema import APPLICATION_ID, SCHEMA_VERSION
 from leveret.storage.sqlite import SqliteStore
 from leveret.storage.store import NewerSchemaError, NotAStoreError, StoreError, StoreLockedError
 
-from .engines import Content, SqliteEngine, bodies, declared, define, enqueue, open_store, spill
+from .engines import Content, SqliteEngine, bodies, declared, define, enqueue, open_store, settle, spill
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -352,3 +352,13 @@ class TestViews:
             (0, 0, 1, 0),
             (1, 1, 9, 9),
         ]
+
+
+def test_what_removed_messages_took_is_told_as_reusable(sqlite_engine: SqliteEngine) -> None:
+    store = sqlite_engine.store
+    define(store, declared(1))
+    before = store.reusable_bytes()
+    for position in range(1, 11):
+        enqueue(store, 1, position, b"x" * 100_000)
+    settle(store, 1, *range(1, 11), body_bytes=100_000)
+    assert store.reusable_bytes() - before >= 900_000

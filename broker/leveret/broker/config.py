@@ -30,6 +30,7 @@ from leveret.broker.values import (
     Names,
     Seconds,
     Size,
+    SizeOrShare,
     Text,
 )
 
@@ -199,6 +200,22 @@ class Settings:
             "Waiting message bodies kept in memory. What exceeds it is read back when its turn comes.",
         ),
     ] = 160 * MIB
+    memory_high_watermark: Annotated[
+        float,
+        Setting(
+            "limits.memory_high_watermark",
+            SizeOrShare(Size(16 * MIB, 1024 * GIB), "the machine's (or container's) memory"),
+            "Memory of the process beyond which publishers wait.",
+        ),
+    ] = 0.6
+    disk_free_bytes: Annotated[
+        int,
+        Setting(
+            "limits.disk_free_bytes",
+            Size(0, 1024 * GIB),
+            "Free space on the data file's disk, and inside the file, below which publishers wait.",
+        ),
+    ] = 50_000_000
     write_buffer_bytes: Annotated[
         int,
         Setting(

@@ -119,6 +119,25 @@ class Size:
 
 
 @dataclass(frozen=True, slots=True)
+class SizeOrShare:
+    """A number of bytes, or a share of something; the value is the share if it is 1 or less."""
+
+    size: Size
+    whole: str  # of what
+
+    @property
+    def allowed(self) -> str:
+        """The range of both."""
+        return f"a share of {self.whole} from 0.01 to 1.0, or {self.size.allowed}"
+
+    def parse(self, value: object) -> float:
+        """Return the share or the bytes."""
+        if re.fullmatch(r"0\.[0-9]{1,6}|1(\.0{1,6})?", str(value).strip()):
+            return _in_range(float(str(value)), 0.01, 1.0)
+        return float(self.size.parse(value))
+
+
+@dataclass(frozen=True, slots=True)
 class Choice:
     """One of a few words; `synonyms` maps other words to them."""
 

@@ -260,6 +260,10 @@ class MemoryStore:
                 break
         return messages
 
+    def reusable_bytes(self) -> int:
+        """See `Store.reusable_bytes`."""
+        return 0
+
     def checkpoint(self) -> None:
         """Nothing to do."""
 

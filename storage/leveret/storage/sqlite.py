@@ -201,6 +201,17 @@ class SqliteStore:
             )
         return found
 
+    def reusable_bytes(self) -> int:
+        """See `Store.reusable_bytes`: pages of the file that nothing is on any more."""
+        with self._reading:
+            if self._is_closed:
+                raise StoreError("the store is closed")
+            try:
+                (pages,) = self._reader.execute("PRAGMA freelist_count").fetchone()
+            except sqlite3.Error as error:
+                raise explain(error, self._path, "read") from error
+        return int(pages) * PAGE_BYTES
+
     def checkpoint(self) -> None:
         """See `Store.checkpoint`."""
         self._wake_if_needed(IDLE_CHECKPOINT_BYTES)

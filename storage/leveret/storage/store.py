@@ -79,6 +79,13 @@ class Store(Protocol):
         errors are those of `read`.
         """
 
+    def reusable_bytes(self) -> int:
+        """Return how much the engine can store before it takes more of the disk. May be called in any thread.
+
+        Raises:
+            StoreError: it cannot be told.
+        """
+
     def checkpoint(self) -> None:
         """Ask for the housekeeping that must not delay a commit; returns at once.
 

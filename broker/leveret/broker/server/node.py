@@ -102,6 +102,8 @@ class Node:
             cluster_name=f"leveret@{platform.node()}",
             version=settings.advertised_version,
         )
+        self.alarms: dict[str, None] = {}  # what the machine is short of: "disk", "memory"
+        self.blocked: dict[Session, None] = {}  # sessions that wait for the alarms to be over
         self.read_max: int = READ_MAX  # bytes to read from a socket in the next turn
         self.is_done: bool = False  # stopped, and every connection is gone
         self.failure: StoreError | None = None  # the store gave up; nothing may be confirmed any more
@@ -305,6 +307,35 @@ class Node:
     def accept_failed(self, error: OSError) -> None:
         """Note that a connection could not be accepted."""
         self.warn_of_stranger("cannot accept connections", error=str(error))
+
+    # -- alarms
+
+    @property
+    def alarm_text(self) -> str:
+        """What the machine is short of, as clients are told."""
+        return "low on " + " & ".join(sorted(self.alarms))
+
+    def set_alarm(self, resource: str, is_on: bool, **values: object) -> None:
+        """Have publishers wait, or let them go on when this was the last alarm.
+
+        Args:
+            resource: "disk" or "memory".
+            is_on: whether there is too little of it.
+            values: for the log.
+        """
+        if is_on == (resource in self.alarms):
+            return
+        if is_on:
+            self.alarms[resource] = None
+            self.log.warning(f"{resource} alarm: publishers wait", **values)
+            return
+        del self.alarms[resource]
+        self.log.info(f"{resource} alarm is over", **values)
+        if not self.alarms:
+            blocked = self.blocked
+            self.blocked = {}
+            for session in blocked:
+                session.unblock()
 
     # -- turns
 

@@ -22,6 +22,7 @@ from leveret.broker.logs import configure, get_logger
 from leveret.broker.server.committer import Committer, Failed
 from leveret.broker.server.loop import BACKLOG, SocketLoop, Waker
 from leveret.broker.server.node import Node
+from leveret.broker.server.resources import watch
 from leveret.broker.version import is_compiled
 from leveret.protocol.tables import decode_table, to_json
 from leveret.storage.memory import MemoryStore
@@ -169,6 +170,7 @@ async def _run(
         )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_heed_signals, signals, node, loop, waker, settings, reread)
+            nursery.start_soon(watch, node, settings, store, waker.wake)
             await loop.run()
             nursery.cancel_scope.cancel()
     loop.close()

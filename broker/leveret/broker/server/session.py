@@ -4,7 +4,8 @@ Theory of operation
 -------------------
 `receive` takes what came from the socket and handles its events one by one. Handling stops while the
 connection *waits*: for a batch to become durable (a reply about something durable is held back), for messages
-to be read back, or because the store is behind. What arrives meanwhile is buffered up to a bound; beyond it
+to be read back, because the store is behind, or because it publishes while the machine is short of something
+(it is *blocked*). What arrives meanwhile is buffered up to a bound; beyond it
 `is_resting` has the socket not read.
 
 An AMQP error raised anywhere below is caught here and nowhere else: a channel exception closes its channel,
@@ -85,9 +86,11 @@ class Session:
         "_missed",
         "_reader",
         "_retry",
+        "_tells_blocked",
         "_tuned_channel_max",
         "address",
         "connection",
+        "is_blocked",
         "is_counted",
         "is_loopback",
         "is_lost",
@@ -116,6 +119,8 @@ class Session:
         self.peer_is_gone: bool = (
             False  # the peer sent its last byte; what it sent before may still be waiting
         )
+        self.is_blocked: bool = False  # it has published during an alarm, and nothing more is read from it
+        self._tells_blocked: bool = False  # the client understands connection.blocked
         self.is_counted: bool = True  # among the connections that have not logged in
         self.opened_at_ms: int = node.turn.now_ms
         self._reader = FrameReader(node.settings.max_message_bytes)
@@ -141,7 +146,11 @@ class Session:
     @property
     def is_resting(self) -> bool:
         """Whether the socket is not to be read for now."""
-        return self.peer_is_gone or (self.is_waiting and self._reader.buffered_bytes > BUFFER_WHILE_WAITING)
+        return (
+            self.peer_is_gone
+            or self.is_blocked
+            or (self.is_waiting and self._reader.buffered_bytes > BUFFER_WHILE_WAITING)
+        )
 
     def receive(self, data: bytes) -> None:
         """Take bytes from the socket and handle what they make."""
@@ -216,7 +225,7 @@ class Session:
             if connection is not None and connection.is_waiting:
                 self.node.wait(self)
                 break
-            if self._is_choked:
+            if self._is_choked or self.is_blocked:
                 self.node.session_changed(self)
                 break
             try:
@@ -262,11 +271,33 @@ class Session:
         elif self.connection is not None:
             channel = self.connection.channels[event.channel]
             if isinstance(event, Published):
+                if self.node.alarms:
+                    self._retry = event
+                    self._block()
+                    return
                 basic_publish(channel, event)
                 if self.node.is_store_behind:
                     self.connection.rest_until_durable()
             elif isinstance(event, Settled):
                 basic_settle(channel, event)
+
+    def _block(self) -> None:
+        """Read nothing more until the alarms are over: the client publishes. It may consume meanwhile."""
+        self.is_blocked = True
+        self.node.blocked[self] = None
+        if self._tells_blocked:
+            self._send(make(commands.Connection.Blocked, reason=self.node.alarm_text))
+
+    def unblock(self) -> None:
+        """Go on: the alarms are over."""
+        self.is_blocked = False
+        if self._tells_blocked:
+            self._send(make(commands.Connection.Unblocked))
+        self.node.resume_soon(self)
+
+    def _forget_block(self) -> None:
+        self.is_blocked = False
+        self.node.blocked.pop(self, None)
 
     def _handle_method(self, number: int, method: Frame) -> None:
         connection = self.connection
@@ -396,6 +427,7 @@ class Session:
             return
         self._retry = None
         self._is_choked = False
+        self._forget_block()
         self._release()
         self._send_close(error)
         self.state = State.CLOSING
@@ -444,6 +476,7 @@ class Session:
         if self.is_lost:
             return
         self._retry = None
+        self._forget_block()
         if self.state is not State.CLOSED:
             if self.connection is not None and self.state is State.RUNNING:
                 self.node.log.info("connection lost", connection=self.name)
@@ -488,6 +521,7 @@ class Session:
         properties: Table = method.client_properties or {}  # type: ignore[assignment]  # our decoder makes a Table
         wanted = handshake.read_client_properties(properties)
         self._auth_failure_close = wanted.authentication_failure_close
+        self._tells_blocked = wanted.connection_blocked
         self._client_properties = properties
         response = method.response.encode("utf-8", "surrogateescape")
         credentials = sasl.parse_response(method.mechanism, response)
