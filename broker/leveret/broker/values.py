@@ -218,7 +218,7 @@ class FilePath:
 
 def readable_size(size: int) -> str:
     """Return a number of bytes in the largest unit that divides it: `16 MiB`."""
-    for unit, name in ((GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):
+    for unit, name in ((GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB"), (1000**3, "GB"), (1000**2, "MB")):
         if size and size % unit == 0:
             return f"{size // unit} {name}"
     return f"{size} bytes"
