@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from pamqp import commands
 
 from leveret.broker.config import Settings
-from leveret.broker.server.committer import Answer, Loaded, LoadRequest, Written
+from leveret.broker.server.committer import Answer, DueRequest, Loaded, LoadRequest, Written, read
 from leveret.broker.server.node import Node
 from leveret.protocol.methods import make
 from leveret.protocol.properties import NO_PROPERTIES, replace, to_json
@@ -60,13 +60,10 @@ class AnsweringStore:
         """See `StoreThreads.write`."""
         self._answers.append(Written(batch))
 
-    def read(self, request: LoadRequest) -> None:
+    def read(self, request: LoadRequest | DueRequest) -> None:
         """See `StoreThreads.read`."""
         assert self._store is not None
-        rows = self._store.read(
-            request.queue_id, request.after, request.up_to, request.limit, request.max_bytes
-        )
-        self._answers.append(Loaded(request, rows))
+        self._answers.append(Loaded(request, read(self._store, request)))
 
     def answers(self) -> list[Answer]:
         """See `StoreThreads.answers`."""
