@@ -15,9 +15,11 @@ from leveret.storage.changes import (
     ExchangeDeclared,
     ParameterSet,
     PermissionSet,
+    SegmentClosed,
     StoredExchangeQueue,
     StoredKey,
     StoredMessage,
+    StoredOffset,
     StoredQueue,
     TopicPermissionSet,
     UserSet,
@@ -165,3 +167,12 @@ def test_what_exchanges_keep_of_an_earlier_version_is_there(tmp_path: Path) -> N
     store.close()
     assert found.exchange_queues == [StoredExchangeQueue(3, "/", "later", 0, 0, 0)]
     assert found.keys == [StoredKey(3, b"\x00\xff", 0), StoredKey(1, b"\x01", 1_700_000_000_000)]
+
+
+def test_what_is_known_of_streams_of_an_earlier_version_is_there(tmp_path: Path) -> None:
+    restore(2, tmp_path / "leveret.db")
+    store = open_store(tmp_path / "leveret.db")
+    found = store.load()
+    store.close()
+    assert found.segments == [SegmentClosed(1, 1, 2, 20, 1_700_000_000_000)]
+    assert found.offsets == [StoredOffset(1, "reader", 2)]

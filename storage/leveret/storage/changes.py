@@ -20,7 +20,7 @@ EPOCH: Final = 1  # of the owner of the data; a single node never changes it
 MAX_QUEUE_ID: Final = (1 << 20) - 1
 MAX_POSITION: Final = (1 << 43) - 1
 NEVER: Final = 0  # when a key of deduplication expires
-FORGOTTEN: Final = -1  # a key that is gone
+FORGOTTEN: Final = -1  # a key, or the offset of a consumer, that is gone
 
 
 class StoredContent(Protocol):
@@ -121,6 +121,25 @@ class QueuePurged:
     last: int
     count: int
     body_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentClosed:
+    """Messages first <= position <= last of a stream are a segment: retention removes all of them or none."""
+
+    queue_id: int
+    first: int
+    last: int
+    body_bytes: int
+    last_ms: int  # when the last one came
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentRemoved:
+    """The segment that ends with a position is gone. Its messages are removed by a record of their own."""
+
+    queue_id: int
+    last: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +282,8 @@ Definition = (
     | QueueDeleted
     | QueueDelivered
     | QueuePurged
+    | SegmentClosed
+    | SegmentRemoved
     | Bound
     | Unbound
 )
@@ -284,8 +305,10 @@ class Batch:
         "expiries",
         "keys",
         "number",
+        "offsets",
         "settled",
         "spilled",
+        "streamed",
     )
 
     def __init__(self, number: int, epoch: int = EPOCH) -> None:
@@ -295,6 +318,9 @@ class Batch:
         self.enqueued: dict[int, dict[int, StoredContent]] = {}  # queue id -> position -> persistent message
         self.spilled: dict[int, dict[int, StoredContent]] = {}  # queue id -> position -> transient message
         self.delayed: dict[int, dict[int, StoredContent]] = {}  # queue id -> position -> delayed message
+        self.streamed: dict[int, dict[int, StoredContent]] = {}  # queue id -> position -> message of a stream
+        # Queue id -> consumer tag -> position up to which it has read a stream, or `FORGOTTEN`
+        self.offsets: dict[int, dict[str, int]] = {}
         # Queue id -> key of deduplication -> when it expires, `NEVER` or `FORGOTTEN`; in order.
         self.keys: dict[int, dict[bytes, int]] = {}
         self.expiries: dict[
@@ -312,6 +338,8 @@ class Batch:
             or any(self.enqueued.values())
             or any(self.spilled.values())
             or any(self.delayed.values())
+            or self.streamed
+            or self.offsets
             or self.keys
         )
 
@@ -342,6 +370,20 @@ class Batch:
         """Remove such a message: from this batch if it is still in it, else from the store."""
         if self.delayed.get(queue_id, {}).pop(position, None) is None:
             self.settled.setdefault(queue_id, {})[position] = body_bytes
+
+    def stream(self, queue_id: int, first: int, messages: list[StoredContent], now_ms: int) -> None:
+        """Append messages to a stream at positions first, first + 1, ..., whatever their delivery mode."""
+        entries = self.streamed.setdefault(queue_id, {})
+        times = self.expiries.setdefault(queue_id, {})
+        position = first
+        for message in messages:
+            entries[position] = message
+            times[position] = now_ms
+            position += 1
+
+    def note_offset(self, queue_id: int, consumer_tag: str, position: int) -> None:
+        """Remember up to which position a consumer has read a stream, or that this is `FORGOTTEN`."""
+        self.offsets.setdefault(queue_id, {})[consumer_tag] = position
 
     def remember_key(self, queue_id: int, key: bytes, expires_at_ms: int) -> None:
         """Store a key of deduplication, as the youngest."""
@@ -376,8 +418,17 @@ class Batch:
 
     def forget_queue(self, queue_id: int) -> None:
         """Drop whatever this batch holds of a queue; what is stored of it goes with its vhost."""
-        for by_queue in (self.enqueued, self.spilled, self.delayed, self.expiries, self.settled, self.keys):
+        for by_queue in (
+            self.enqueued,
+            self.spilled,
+            self.delayed,
+            self.streamed,
+            self.expiries,
+            self.settled,
+        ):
             by_queue.pop(queue_id, None)
+        self.keys.pop(queue_id, None)
+        self.offsets.pop(queue_id, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -409,6 +460,15 @@ class StoredExchangeQueue:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredOffset:
+    """Up to which position a consumer has read a stream, as found at start."""
+
+    queue_id: int
+    consumer_tag: str
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
 class StoredKey:
     """A key of deduplication, as found at start."""
 
@@ -431,6 +491,8 @@ class Snapshot:
     parameters: list[ParameterSet] = field(default_factory=list)
     exchange_queues: list[StoredExchangeQueue] = field(default_factory=list)
     keys: list[StoredKey] = field(default_factory=list)  # oldest first
+    segments: list[SegmentClosed] = field(default_factory=list)  # of streams; those of one in their order
+    offsets: list[StoredOffset] = field(default_factory=list)
 
 
 class StoredMessage(NamedTuple):
@@ -443,7 +505,7 @@ class StoredMessage(NamedTuple):
     body: bytes
     persistent: bool
     dead_lettered: bool
-    expires_at_ms: int | None
+    expires_at_ms: int | None  # in a stream: when it came
 
     @property
     def body_bytes(self) -> int:

@@ -16,6 +16,9 @@ from leveret.storage.changes import (
     QueueDeleted,
     QueueDelivered,
     QueuePurged,
+    SegmentClosed,
+    SegmentRemoved,
+    StoredOffset,
     Unbound,
 )
 from leveret.storage.reading import read_name
@@ -87,6 +90,16 @@ class Definitions:
                 execute("DELETE FROM queues WHERE queue_id = ?", (queue_id,))
                 execute("DELETE FROM exchange_queues WHERE queue_id = ?", (queue_id,))
                 execute("DELETE FROM deduplication_keys WHERE queue_id = ?", (queue_id,))
+                self.forget_stream(queue_id)
+            case SegmentClosed(queue_id, first, last, body_bytes, last_ms):
+                execute(
+                    "INSERT INTO stream_segments VALUES (?, ?, ?, ?, ?)",
+                    (queue_id, last, first, body_bytes, last_ms),
+                )
+            case SegmentRemoved(queue_id, last):
+                execute(
+                    "DELETE FROM stream_segments WHERE queue_id = ? AND last_position = ?", (queue_id, last)
+                )
             case QueueDelivered(queue_id, up_to):
                 execute("UPDATE queues SET delivered_up_to = ? WHERE queue_id = ?", (up_to, queue_id))
             case Bound(vhost, source, destination, to_exchange, binding_key, arguments):
@@ -115,6 +128,11 @@ class Definitions:
                 pass
             case _:
                 assert_never(definition)
+
+    def forget_stream(self, queue_id: int) -> None:
+        """Remove what is known of a stream beside its messages."""
+        self._connection.execute("DELETE FROM stream_segments WHERE queue_id = ?", (queue_id,))
+        self._connection.execute("DELETE FROM stream_offsets WHERE queue_id = ?", (queue_id,))
 
     def _arguments(self, arguments: bytes) -> tuple[bytes, str | None]:
         return arguments, readable(self._describe, arguments)
@@ -150,3 +168,20 @@ def read_bindings(connection: sqlite3.Connection) -> list[Bound]:
         )
         for vhost, source, destination, to_exchange, binding_key, arguments in rows
     ]
+
+
+def read_segments(connection: sqlite3.Connection) -> list[SegmentClosed]:
+    """Return the closed segments of all streams, those of one in their order."""
+    rows = connection.execute(
+        "SELECT queue_id, first_position, last_position, body_bytes, last_ms FROM stream_segments"
+        " ORDER BY queue_id, last_position"
+    )
+    return [SegmentClosed(*row) for row in rows]
+
+
+def read_offsets(connection: sqlite3.Connection) -> list[StoredOffset]:
+    """Return how far consumers have read their streams. The connection gives text as bytes."""
+    rows = connection.execute(
+        "SELECT queue_id, consumer_tag, position FROM stream_offsets ORDER BY queue_id, consumer_tag"
+    )
+    return [StoredOffset(queue_id, read_name(tag), position) for queue_id, tag, position in rows]

@@ -24,11 +24,14 @@ from leveret.storage.changes import (
     QueueDeleted,
     QueueDelivered,
     QueuePurged,
+    SegmentClosed,
+    SegmentRemoved,
     Snapshot,
     StoredContent,
     StoredExchangeQueue,
     StoredKey,
     StoredMessage,
+    StoredOffset,
     StoredQueue,
     TopicPermissionCleared,
     TopicPermissionSet,
@@ -141,6 +144,10 @@ class MemoryDisk:
     keys: dict[int, dict[bytes, int]] = field(
         default_factory=dict
     )  # queue id -> key of deduplication -> when it expires
+    segments: dict[int, dict[int, SegmentClosed]] = field(
+        default_factory=dict
+    )  # queue id -> last position -> segment of a stream
+    offsets: dict[int, dict[str, int]] = field(default_factory=dict)  # queue id -> consumer tag -> position
     vhosts: dict[str, VHostAdded] = field(default_factory=dict)
     users: dict[str, UserSet] = field(default_factory=dict)
     permissions: dict[tuple[str, str], PermissionSet] = field(default_factory=dict)  # user, vhost
@@ -191,6 +198,12 @@ class MemoryStore:
                     for queue_id, keys in disk.keys.items()
                     for key, ms in keys.items()
                 ],
+                [segment for _, of_queue in sorted(disk.segments.items()) for segment in of_queue.values()],
+                [
+                    StoredOffset(queue_id, tag, position)
+                    for queue_id, offsets in sorted(disk.offsets.items())
+                    for tag, position in sorted(offsets.items())
+                ],
             )
 
     def apply(self, batch: Batch) -> None:
@@ -204,7 +217,8 @@ class MemoryStore:
             disk.epoch = batch.epoch
             for definition in batch.definitions:
                 self._define(definition)
-            for by_queue, persistent in ((batch.enqueued, True), (batch.spilled, False)):
+            persistence = ((batch.enqueued, True), (batch.spilled, False), (batch.streamed, True))
+            for by_queue, persistent in persistence:
                 for queue_id, entries in by_queue.items():
                     queue = self._messages(queue_id)
                     expiries = batch.expiries.get(queue_id, {})
@@ -213,6 +227,9 @@ class MemoryStore:
             for queue_id, entries in batch.delayed.items():
                 for position, content in entries.items():
                     self._messages(queue_id).delay(position, batch.expiries[queue_id][position], content)
+            for queue_id, read in batch.offsets.items():
+                known = disk.offsets.get(queue_id, {}) | read
+                disk.offsets[queue_id] = {tag: at for tag, at in known.items() if at != FORGOTTEN}
             for queue_id, changed in batch.keys.items():
                 self._change_keys(disk.keys.setdefault(queue_id, {}), changed)
             for queue_id, settled in batch.settled.items():
@@ -326,7 +343,7 @@ class MemoryStore:
                 if definition.queue_id in self._disk.queues or name in names:
                     self._failure = f"queue {definition.queue_id} ({definition.name!r}) exists already"
                 names.add(name)
-        for by_queue in (batch.enqueued, batch.spilled):
+        for by_queue in (batch.enqueued, batch.spilled, batch.streamed):
             for queue_id, entries in by_queue.items():
                 if any(position in self._messages(queue_id) for position in entries):
                     self._failure = f"a position of queue {queue_id} is taken"
@@ -355,6 +372,10 @@ class MemoryStore:
                 queue = self._messages(definition.queue_id)
                 for position, _ in queue.between(definition.first, definition.last):
                     queue.remove(position)
+            case SegmentClosed(queue_id, _, last):
+                disk.segments.setdefault(queue_id, {})[last] = definition
+            case SegmentRemoved(queue_id, last):
+                disk.segments.get(queue_id, {}).pop(last, None)
             case Bound():
                 disk.bindings[definition] = None
             case Unbound(vhost, source, destination, to_exchange, binding_key, arguments):
@@ -398,6 +419,8 @@ class MemoryStore:
         disk = self._disk
         for by_queue in (disk.queues, disk.delivered, disk.messages, disk.exchange_queues, disk.keys):
             by_queue.pop(queue_id, None)
+        disk.segments.pop(queue_id, None)
+        disk.offsets.pop(queue_id, None)
 
     def _delete_vhost(self, name: str) -> None:
         disk = self._disk

@@ -17,7 +17,7 @@ from leveret.storage.changes import (
     StoredKey,
     StoredQueue,
 )
-from leveret.storage.definitions import read_bindings, read_exchanges
+from leveret.storage.definitions import read_bindings, read_exchanges, read_offsets, read_segments
 from leveret.storage.reading import read_name
 from leveret.storage.removal import REMOVE_AT_ONCE
 from leveret.storage.rows import id_range
@@ -57,7 +57,8 @@ def recover(connection: sqlite3.Connection, removed: RemovedRanges, counts: Queu
     for (queue_id,) in connection.execute(_QUEUES_WITH_ROWS).fetchall():
         removed.remove(*id_range(queue_id), count=REMOVE_AT_ONCE + 1)  # nobody has counted them
     connection.execute(f"DELETE FROM queue_counts WHERE {_WITHOUT_OWNER}")
-    connection.execute(f"DELETE FROM deduplication_keys WHERE {_WITHOUT_OWNER}")
+    for table in ("deduplication_keys", "stream_segments", "stream_offsets"):
+        connection.execute(f"DELETE FROM {table} WHERE {_WITHOUT_OWNER}")
     connection.execute("COMMIT")
     counts.load()
     while _remove_transient(connection, counts):
@@ -104,6 +105,8 @@ def snapshot(reader: sqlite3.Connection, removed: RemovedRanges, counts: QueueCo
         access.read_parameters(reader),
         _exchange_queues(reader, removed, counts),
         _keys(reader),
+        read_segments(reader),
+        read_offsets(reader),
     )
 
 

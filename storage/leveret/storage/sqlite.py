@@ -59,7 +59,7 @@ from leveret.storage.reading import (
 from leveret.storage.recovery import recover, snapshot
 from leveret.storage.removal import RemovedRanges
 from leveret.storage.rows import RowWriter, delete_rows, id_range, id_ranges, stored_name
-from leveret.storage.schema import DELAYED, PAGE_BYTES, PERSISTENT
+from leveret.storage.schema import DELAYED, PAGE_BYTES, PERSISTENT, STREAMED
 from leveret.storage.store import CorruptMessageError, StaleEpochError, StoreError
 from leveret.storage.turns import TurnLock
 
@@ -286,8 +286,12 @@ class SqliteStore:
         wal_bytes = self._enqueue(batch.enqueued, batch.expiries, PERSISTENT)
         wal_bytes += self._enqueue(batch.spilled, batch.expiries, 0)
         wal_bytes += self._enqueue(batch.delayed, batch.expiries, DELAYED)
+        if batch.streamed:
+            wal_bytes += self._enqueue(batch.streamed, batch.expiries, STREAMED)
         self._rows.flush()
         wal_bytes += self._settle(batch.settled)
+        if batch.offsets:
+            wal_bytes += self._write_offsets(batch.offsets)
         if batch.keys:
             wal_bytes += self._write_keys(batch.keys)
         pages = 2 + len(batch.definitions) + self._counts.save()
@@ -312,6 +316,7 @@ class SqliteStore:
             if self._counts.of(queue_id)[0]:
                 self._removed.remove(*id_range(queue_id), max(messages, 1))
             self._counts.drop(queue_id)
+            self._definitions.forget_stream(queue_id)
 
     def _purge(self, purged: QueuePurged) -> None:
         first, _ = id_range(purged.queue_id)
@@ -353,6 +358,23 @@ class SqliteStore:
             for queue_id in by_queue:
                 self._counts.doubt(queue_id)
         return wal_bytes + len(ranges) // 2 * PAGE_BYTES
+
+    def _write_offsets(self, by_queue: dict[int, dict[str, int]]) -> int:
+        """Write how far consumers have read streams.
+
+        Returns:
+            about how many bytes that added to the log.
+        """
+        rows = 0
+        for queue_id, offsets in by_queue.items():
+            gone = [(queue_id, stored_name(tag)) for tag, at in offsets.items() if at == FORGOTTEN]
+            known = [(queue_id, stored_name(tag), at) for tag, at in offsets.items() if at != FORGOTTEN]
+            self._writer.executemany(
+                "DELETE FROM stream_offsets WHERE queue_id = ? AND consumer_tag = ?", gone
+            )
+            self._writer.executemany("REPLACE INTO stream_offsets VALUES (?, ?, ?)", known)
+            rows += len(offsets)
+        return rows * ROW_BYTES
 
     def _write_keys(self, by_queue: dict[int, dict[bytes, int]]) -> int:
         """Write which keys of deduplication came and went.
