@@ -1,7 +1,7 @@
 """In any conversation every message is ready, unacked or settled, once, and order is kept.
 
 Random publishes, gets, consumers, settlements, purges, restarts and crashes run against a broker with little
-memory and against a list: the plain version of a queue.
+memory, or with enough for packed messages, and against a list: the plain version of a queue.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from leveret.protocol.properties import NO_PROPERTIES
 
 from .harness import PERSISTENT, Broker, ChannelOfTest, delivery_tag, is_redelivered
 
-MEMORY = 40_000  # so that long queues are paged out
+LITTLE_MEMORY = 40_000  # so that long queues are paged out
+ENOUGH_MEMORY = 100_000_000  # so that they stay, packed
 
 
 @dataclass(slots=True)
@@ -35,7 +36,6 @@ class QueueMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.broker = Broker(message_memory_bytes=MEMORY)
         self.published = 0
         self.ready: list[Kept] = []  # in order
         self.unacked: dict[int, Kept] = {}  # by delivery tag
@@ -43,8 +43,9 @@ class QueueMachine(RuleBasedStateMachine):
         self.prefetch = 0
         self.consumes = False
 
-    @initialize()
-    def declare(self) -> None:
+    @initialize(memory=st.sampled_from([LITTLE_MEMORY, ENOUGH_MEMORY]))
+    def declare(self, memory: int) -> None:
+        self.broker = Broker(message_memory_bytes=memory)
         self._open()
         self.taker.declare("q", durable=True)
 
@@ -57,7 +58,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     # -- what happens
 
-    @rule(count=st.sampled_from([1, 2, 7, 300, 2500]), persistent=st.booleans())
+    @rule(count=st.sampled_from([1, 2, 7, 300, 2500, 9000]), persistent=st.booleans())
     def publish(self, count: int, persistent: bool) -> None:
         bodies = [b"%d" % number for number in range(self.published, self.published + count)]
         self.published += count

@@ -226,8 +226,9 @@ def _enqueue_run(
     channel: Channel, queues: list[Queue], messages: list[Message], body_bytes: int, ttl_ms: int, batch: int
 ) -> bool:
     accepted = True
+    is_shared = len(queues) > 1
     for queue in queues:
-        if not queue.enqueue(messages, body_bytes, ttl_ms):
+        if not queue.enqueue(messages, body_bytes, ttl_ms, is_shared):
             accepted = False
     if channel.confirms:
         channel.note_published(len(messages), batch, not accepted)

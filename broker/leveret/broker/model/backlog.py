@@ -9,7 +9,8 @@ order:
   a deadline;
 * the paged-out range: messages that are only in the store; known are its ends, its count and its bytes;
 * `ready`: messages nobody has touched, at consecutive positions. A plain queue with quick consumers uses only
-  this: a run of publishes is one `extend`, and no object is made per message and queue.
+  this: a run of publishes is one `extend`, and no object is made per message and queue. Where there are very
+  many of them they are packed (packed.py).
 
 Messages leave from the left. A requeued entry goes back to its position, which is always left of the rest, so
 RabbitMQ's order is kept exactly. When `entries` runs low and something is paged out, the next window is asked
@@ -27,6 +28,7 @@ from collections import deque
 from heapq import heappop, heappush, merge
 from typing import TYPE_CHECKING, Final
 
+from leveret.broker.model.packed import MESSAGE_OVERHEAD, Ready
 from leveret.protocol.content import Envelope, Message, encode_content, make_envelope
 
 if TYPE_CHECKING:
@@ -38,7 +40,6 @@ if TYPE_CHECKING:
 WINDOW_MESSAGES: Final = 2000  # of a long queue kept in memory ahead of its consumers
 WINDOW_BYTES: Final = 4 * 1024 * 1024
 SPILL_BYTES: Final = 4 * 1024 * 1024  # about: of transient messages that one batch takes for want of memory
-MESSAGE_OVERHEAD: Final = 160  # bytes: what a waiting message takes beside its body
 
 
 class Entry:
@@ -124,7 +125,7 @@ class Backlog:
         self.generation: int = turn.load_generation
         self._entries: deque[Entry] = deque()
         self._deadlines: list[tuple[int, int, Entry]] = []  # heap by time, then position
-        self._ready: deque[Message] = deque()
+        self._ready: Ready = Ready(turn)
         self._ready_deadlines: dict[int, int] = {}  # position in `_ready` -> wall-clock ms
         self._paged_bytes: int = 0
         self._paged_last: int = 0
@@ -135,13 +136,14 @@ class Backlog:
 
     # -- in
 
-    def append(self, messages: list[Message], body_bytes: int, ttl_ms: int) -> None:
+    def append(self, messages: list[Message], body_bytes: int, ttl_ms: int, is_shared: bool) -> None:
         """Append messages of one envelope.
 
         Args:
             messages: in order; not kept.
             body_bytes: of all of them together.
             ttl_ms: after which they expire, -1 for never.
+            is_shared: other queues have them, too.
         """
         count = len(messages)
         turn = self._turn
@@ -149,11 +151,11 @@ class Backlog:
         persistent = self.durable and messages[0].envelope.persistent
         if persistent:
             stored: list[StoredContent] = messages  # type: ignore[assignment]  # a list is invariant
-            turn.batch.enqueue(self._queue_id, self.ready_position + len(ready), stored)
+            turn.batch.enqueue(self._queue_id, self.ready_position + ready.count, stored)
             turn.unwritten_bytes += body_bytes
         if ttl_ms >= 0:
             self._note_deadlines(count, turn.now_ms + ttl_ms, persistent)
-        ready.extend(messages)
+        ready.extend(messages, body_bytes, is_shared)
         self.count += count
         self.body_bytes += body_bytes
         turn.memory_bytes += body_bytes + count * MESSAGE_OVERHEAD
@@ -163,7 +165,7 @@ class Backlog:
     def _note_deadlines(self, count: int, expires_at_ms: int, persistent: bool) -> None:
         """Remember the deadline of `count` messages about to be appended."""
         self.is_timed = True
-        position = self.ready_position + len(self._ready)
+        position = self.ready_position + self._ready.count
         for _ in range(count):
             self._ready_deadlines[position] = expires_at_ms
             if persistent:
@@ -194,20 +196,14 @@ class Backlog:
     @property
     def ready_count(self) -> int:
         """Messages that nobody has touched."""
-        return len(self._ready)
+        return self._ready.count
 
     def take_ready(self, count: int) -> list[Message]:
         """Take the first messages of `ready`; the first of them is at `ready_position`.
 
         There must be as many, no entries, and nothing paged out.
         """
-        ready = self._ready
-        messages: list[Message]
-        if count == len(ready):
-            messages = list(ready)
-            ready.clear()
-        else:
-            messages = [ready.popleft() for _ in range(count)]
+        messages = self._ready.take(count)
         self.ready_position += count
         body_bytes = 0
         for message in messages:
@@ -238,9 +234,9 @@ class Backlog:
         if self.paged_count:
             self._request_load()
             return None
-        if not self._ready:
+        if not self._ready.count:
             return None
-        entry = self.entry_of(self._ready[0], self.ready_position)
+        entry = self.entry_of(self._ready.first(), self.ready_position)
         self.take_ready(1)
         return entry
 
@@ -314,7 +310,7 @@ class Backlog:
         if self.paged_count:
             if self.is_wanted or self.is_timed:
                 self._request_load()
-        elif self.is_timed and self._ready:
+        elif self.is_timed and self._ready.count:
             self._make_entries(self._window() - self.entry_count)
 
     def _request_load(self) -> None:
@@ -332,12 +328,13 @@ class Backlog:
 
     def _make_entries(self, count: int) -> None:
         """Give the first messages of `ready` a state of their own. Nothing may be paged out."""
-        ready = self._ready
         deadlines = self._ready_deadlines
-        count = max(0, min(count, len(ready)))  # the window may be more than full with requeued messages
-        for _ in range(count):
+        count = max(
+            0, min(count, self._ready.count)
+        )  # the window may be more than full with requeued messages
+        for message in self._ready.take(count):
             position = self.ready_position
-            entry = self.entry_of(ready.popleft(), position)
+            entry = self.entry_of(message, position)
             entry.queued = True
             self._entries.append(entry)
             self.ready_position = position + 1
@@ -357,26 +354,23 @@ class Backlog:
             whether there is such a request now.
         """
         window = self._window()
-        if self.page_request is not None or len(self._ready) <= window:
+        if self.page_request is not None or self._ready.count <= window:
             return self.page_request is not None
         if not self.paged_count:
             self._make_entries(window - self.entry_count)
         batch = self._turn.batch
-        position = self.ready_position
-        spilled_bytes = 0
-        for message in self._ready:
-            if position > self._spilled_up_to and not (self.durable and message.envelope.persistent):
-                if spilled_bytes > SPILL_BYTES:
-                    break
-                spilled_bytes += message.body_bytes + MESSAGE_OVERHEAD
-                batch.spill(self._queue_id, position, message)
-                self._turn.unwritten_bytes += message.body_bytes
-                expires_at_ms = self._ready_deadlines.get(position, 0)
-                if expires_at_ms:
-                    batch.expire_at(self._queue_id, position, expires_at_ms)
-            position += 1
-        self._spilled_up_to = position - 1
-        self.page_request = (batch.number, position - 1)
+        first = self.ready_position
+        index = max(0, self._spilled_up_to + 1 - first)
+        transient, end = self._ready.find_transient(index, self.durable, SPILL_BYTES)
+        for index, message in transient:
+            position = first + index
+            batch.spill(self._queue_id, position, message)
+            self._turn.unwritten_bytes += message.body_bytes
+            expires_at_ms = self._ready_deadlines.get(position, 0)
+            if expires_at_ms:
+                batch.expire_at(self._queue_id, position, expires_at_ms)
+        self._spilled_up_to = first + end - 1
+        self.page_request = (batch.number, first + end - 1)
         return True
 
     def page_out(self, durable: int) -> bool:
@@ -397,16 +391,13 @@ class Backlog:
         if not self.paged_count:
             self._make_entries(self._window() - self.entry_count)
             self._loaded_up_to = self.ready_position - 1
-        ready = self._ready
-        count = 0
-        body_bytes = 0
-        while ready and self.ready_position <= up_to:
-            body_bytes += ready.popleft().body_bytes
-            if self._ready_deadlines:
-                self._ready_deadlines.pop(self.ready_position, None)
-            self.ready_position += 1
-            count += 1
+        count = max(0, min(up_to + 1 - self.ready_position, self._ready.count))
         if count:
+            body_bytes = self._ready.drop(count)
+            if self._ready_deadlines:
+                for position in range(self.ready_position, self.ready_position + count):
+                    self._ready_deadlines.pop(position, None)
+            self.ready_position += count
             self.paged_count += count
             self._paged_bytes += body_bytes
             self._paged_last = self.ready_position - 1
@@ -490,11 +481,11 @@ class Backlog:
             if entry.queued:
                 entry.queued = False
                 self.forget_entry(entry)
-        position = self.ready_position
-        if self.is_stored_at(position):
-            for message in self._ready:
-                self.forget(message, position)
-                position += 1
+        if self.is_stored_at(self.ready_position):
+            while self._ready.count:
+                for message in self._ready.take_some():
+                    self.forget(message, self.ready_position)
+                    self.ready_position += 1
         if self.paged_count:
             first = self._loaded_up_to + 1
             self._turn.batch.purge(
@@ -507,7 +498,7 @@ class Backlog:
         turn = self._turn
         in_memory = self.count - self.paged_count
         turn.memory_bytes -= self.body_bytes - self._paged_bytes + in_memory * MESSAGE_OVERHEAD
-        self.ready_position += len(self._ready)
+        self.ready_position += self._ready.count
         self._ready.clear()
         self._ready_deadlines.clear()
         self._entries.clear()

@@ -110,39 +110,40 @@ class Queue:
 
     # -- messages in
 
-    def enqueue(self, messages: list[Message], body_bytes: int, ttl_ms: int) -> bool:
+    def enqueue(self, messages: list[Message], body_bytes: int, ttl_ms: int, is_shared: bool = False) -> bool:
         """Append messages of one envelope.
 
         Args:
             messages: in order; not kept.
             body_bytes: of all of them together.
             ttl_ms: their own expiration, -1 for none.
+            is_shared: other queues get them, too.
 
         Returns:
             False if the overflow rule refused one of them.
         """
         if not self._is_limited:
-            self._append(messages, body_bytes, ttl_ms)
+            self._append(messages, body_bytes, ttl_ms, is_shared)
             return True
         accepted = True
         for message in messages:
-            if not self._enqueue_limited(message, ttl_ms):
+            if not self._enqueue_limited(message, ttl_ms, is_shared):
                 accepted = False
         return accepted
 
-    def _append(self, messages: list[Message], body_bytes: int, ttl_ms: int) -> None:
+    def _append(self, messages: list[Message], body_bytes: int, ttl_ms: int, is_shared: bool) -> None:
         queue_ttl_ms = self.arguments.message_ttl_ms
         if queue_ttl_ms is not None and (ttl_ms < 0 or queue_ttl_ms < ttl_ms):
             ttl_ms = queue_ttl_ms
-        self.backlog.append(messages, body_bytes, ttl_ms)
+        self.backlog.append(messages, body_bytes, ttl_ms, is_shared)
         self.turn.touched[self] = None
 
-    def _enqueue_limited(self, message: Message, ttl_ms: int) -> bool:
+    def _enqueue_limited(self, message: Message, ttl_ms: int, is_shared: bool) -> bool:
         """Append one message where a length limit holds."""
         arguments = self.arguments
         one = [message]
         if arguments.overflow == DROP_HEAD:
-            self._append(one, message.body_bytes, ttl_ms)
+            self._append(one, message.body_bytes, ttl_ms, is_shared)
             if self._is_over(0, 0):
                 self.deliver()  # what a consumer takes at once does not count
                 self.drop_over_limit()
@@ -153,7 +154,7 @@ class Queue:
                 if arguments.overflow == REJECT_PUBLISH_DLX:
                     self._send_to_dead_letter_exchange(message, MAXLEN)
                 return False
-        self._append(one, message.body_bytes, ttl_ms)
+        self._append(one, message.body_bytes, ttl_ms, is_shared)
         return True
 
     def _is_over(self, more_messages: int, more_bytes: int) -> bool:
