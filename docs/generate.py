@@ -11,6 +11,8 @@ import click
 from leveret.broker import rabbitmq_conf
 from leveret.broker.cli import SERVE_OPTIONS, leveret
 from leveret.broker.config import SETTINGS, Setting, Settings
+from leveret.broker.ctl.command import usage
+from leveret.broker.ctl.verbs import VERBS
 from leveret.broker.values import Size, readable_size
 
 if TYPE_CHECKING:
@@ -130,18 +132,32 @@ Each option of `serve` is described with its setting in [configuration.md](confi
     for name, command in commands:
         context = click.Context(command, info_name=name, terminal_width=100, max_content_width=100)
         parts.append(f"## `{name}`\n\n```text\n{command.get_help(context)}\n```")
+        if name == "leveret ctl":
+            parts.append(_verbs())
     parts.append("""## Exit codes
 
 | code | when |
 |---|---|
 | 0 | it was stopped by SIGTERM, SIGINT or Ctrl-C, and everything is on disk |
 | 1 | it cannot listen (port taken, no permission), or there is a bug; `bench`: a check failed |
-| 64 | the command line is wrong |
-| 69 | `bench`: the broker cannot be reached, or refuses what a scenario needs |
+| 64 | the command line is wrong; `ctl delete_queue`: it does not exist, or must not be deleted |
+| 65 | `ctl`: a password is wrong, or a vhost does not exist |
+| 67 | `ctl`: a user does not exist |
+| 69 | `bench`, `ctl`: the broker cannot be reached, or refuses what is asked for |
+| 70 | `ctl`: it exists already |
 | 74 | the data cannot be read or written; nothing was confirmed that is not on disk |
 | 75 | another process uses the data file |
 | 78 | a configuration file or variable is wrong, or the data file is not one that this version can use |""")
     return "\n\n".join(parts) + "\n"
+
+
+def _verbs() -> str:
+    """Return how each verb of `leveret ctl` is called."""
+    texts = [usage(verb).removeprefix("Usage: leveret ctl ") for verb in VERBS.values()]
+    lines = [text.splitlines() for text in texts]
+    rows = [(first, [line for line in rest if line]) for first, *rest in lines]
+    shown = [f"{first}\n" + "".join(f"    {line}\n" for line in rest) for first, rest in rows]
+    return "### Verbs\n\n```text\n" + "".join(shown) + "```"
 
 
 PAGES: Final[dict[str, Callable[[], str]]] = {"configuration.md": configuration, "cli.md": command_line}

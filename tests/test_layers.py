@@ -29,6 +29,12 @@ ALLOWED = {
     "leveret.broker.methods": {"leveret.broker.methods", "leveret.broker.model", *BELOW_MODEL},
     "leveret.broker.server": {"leveret", "pamqp", "structlog", "trio"},
     "leveret.broker.bench": {"leveret.broker.bench", "leveret.protocol", "click", "pamqp"},
+    "leveret.broker.ctl": {
+        "leveret.broker.config",
+        "leveret.broker.control_socket",
+        "leveret.broker.ctl",
+        "click",
+    },
     "leveret.broker.cli": {"leveret.broker", "click", "trio"},
     # config, logs, access, ...: beside the layers; the server and the command line build on them
     "leveret.broker": {"leveret.broker", "leveret.protocol", "leveret.storage.store", "structlog"},
@@ -36,6 +42,7 @@ ALLOWED = {
 }
 ABOVE = {
     "leveret.broker.bench",
+    "leveret.broker.ctl",
     "leveret.broker.server",
     "leveret.broker.cli",
 }  # nothing below them imports these

@@ -1,4 +1,4 @@
-"""The command line: `leveret serve`, `leveret bench`.
+"""The command line: `leveret serve`, `leveret ctl`, `leveret bench`.
 
 What a command needs is imported when it runs, so that `leveret --version` and a refused option answer at
 once. Nothing here shows a traceback, unless the log level is debug.
@@ -27,6 +27,7 @@ SERVE_OPTIONS: Final = {
     "port": "PORT",
     "data": "FILE",
     "memory": None,
+    "control_socket": "PATH",
     "log_format": "console|json",
     "log_level": "LEVEL",
 }
@@ -41,17 +42,22 @@ def _show_version(context: click.Context, _parameter: click.Parameter, value: bo
 
 
 class _Commands(click.Group):
-    """The commands; `bench` is a program of its own and is imported only when it is asked for."""
+    """The commands; `bench` and `ctl` are programs of their own and are imported only when they are asked
+    for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*super().list_commands(ctx), "bench"])
+        return sorted([*super().list_commands(ctx), "bench", "ctl"])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name != "bench":
-            return super().get_command(ctx, cmd_name)
-        from leveret.broker.bench.command import bench
+        if cmd_name == "bench":
+            from leveret.broker.bench.command import bench
 
-        return bench
+            return bench
+        if cmd_name == "ctl":
+            from leveret.broker.ctl.command import ctl
+
+            return ctl
+        return super().get_command(ctx, cmd_name)
 
 
 @click.group(

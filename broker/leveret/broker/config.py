@@ -97,6 +97,16 @@ class Settings:
         bool, Setting("memory", Boolean(), "Keep everything in memory and nothing on disk.")
     ] = False
 
+    control_socket: Annotated[
+        str,
+        Setting(
+            "control_socket",
+            Text("a path, auto or none"),
+            "Socket by which `leveret ctl` reaches the broker. With `auto` it is beside the data file:"
+            " `leveret.db.sock`.",
+        ),
+    ] = "auto"
+
     log_format: Annotated[
         str,
         Setting(

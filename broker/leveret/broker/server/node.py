@@ -119,6 +119,7 @@ class Node:
         self._timer_count: int = 0
         self._unauthenticated: dict[str, int] = {}  # address -> connections that have not logged in
         self._unauthenticated_count: int = 0
+        self._session_count: int = 0  # ever
         self._paging: dict[Queue, None] = {}  # queues whose page request waits for its batch
         self._is_stopping: bool = False
         self._queue_ids = QueueIds()
@@ -252,6 +253,11 @@ class Node:
         self.sessions[session] = None
         self.set_timer(session, session.next_timer_ms())
         return session
+
+    def count_session(self) -> int:
+        """Return a number for a new session."""
+        self._session_count += 1
+        return self._session_count
 
     def logged_in(self, session: Session) -> None:
         """Count a session no longer among those that have not logged in."""

@@ -18,8 +18,10 @@ import trio
 
 from leveret.broker.banner import startup_banner
 from leveret.broker.config import ConfigError
+from leveret.broker.control_socket import control_path
 from leveret.broker.logs import configure, get_logger
 from leveret.broker.server.committer import Committer, Failed
+from leveret.broker.server.control import ControlServer
 from leveret.broker.server.loop import BACKLOG, SocketLoop, Waker
 from leveret.broker.server.node import Node
 from leveret.broker.server.resources import watch
@@ -158,6 +160,10 @@ async def _run(
     loop = SocketLoop(node, listeners, waker)
     host, port = listeners[0].getsockname()[:2]
     shown_host = f"[{host}]" if ":" in host else host
+    path = control_path(settings, port)
+    control = None if path is None else ControlServer(node, waker.wake, path)
+    if control is not None:
+        control.open()
     # Signals are listened to before anybody is told that there is a broker to send them to.
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         startup_banner(
@@ -171,8 +177,12 @@ async def _run(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_heed_signals, signals, node, loop, waker, settings, reread)
             nursery.start_soon(watch, node, settings, store, waker.wake)
+            if control is not None:
+                nursery.start_soon(control.run)
             await loop.run()
             nursery.cancel_scope.cancel()
+    if control is not None:
+        control.close()
     loop.close()
     if node.failure is None and node.unfinished is not None:
         committer.write(node.unfinished)

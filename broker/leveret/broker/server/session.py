@@ -95,8 +95,10 @@ class Session:
         "is_loopback",
         "is_lost",
         "is_shut",
+        "mechanism",
         "name",
         "node",
+        "number",
         "opened_at_ms",
         "outbox",
         "peer_is_gone",
@@ -123,6 +125,8 @@ class Session:
         self._tells_blocked: bool = False  # the client understands connection.blocked
         self.is_counted: bool = True  # among the connections that have not logged in
         self.opened_at_ms: int = node.turn.now_ms
+        self.number: int = node.count_session()
+        self.mechanism: str = ""  # by which the user logged in
         self._reader = FrameReader(node.settings.max_message_bytes)
         self.user: User | None = None  # once it has logged in
         self._tuned_channel_max: int = 0
@@ -525,6 +529,7 @@ class Session:
         self._client_properties = properties
         response = method.response.encode("utf-8", "surrogateescape")
         credentials = sasl.parse_response(method.mechanism, response)
+        self.mechanism = method.mechanism
         self.user = self.node.authority.log_in(method.mechanism, credentials, self.is_loopback)
         self.node.logged_in(self)
         tuning = self.node.tuning
@@ -596,6 +601,11 @@ class Session:
         self._deadline_ms = self.node.turn.now_ms + after_ms
         self._heartbeat_due_ms = self._hearing_due_ms = 0
         self.node.set_timer(self, self._deadline_ms)
+
+    @property
+    def heartbeat_s(self) -> int:
+        """The heartbeat interval that was agreed on; 0 for none."""
+        return self._heartbeat_ms // 1000
 
     def next_timer_ms(self) -> int:
         """Return when `on_timer` is due; 0 for never."""

@@ -1,0 +1,1 @@
+"""`leveret ctl`: rabbitmqctl's verbs, by the local socket of a running broker."""

@@ -1,0 +1,430 @@
+"""What the verbs of `leveret ctl` do to a node. Texts and exit codes of errors are rabbitmqctl's.
+
+A verb takes its arguments as text, changes or looks at the node within one turn, and returns what is to be
+shown. The answer goes out when what it changed is on stable storage.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from leveret.broker.model.authority import (
+    AdministrationError,
+    InvalidPattern,
+    NoSuchUser,
+    NoSuchVHost,
+    UserExists,
+)
+from leveret.broker.server.listings import (
+    BINDING,
+    CHANNEL,
+    CONNECTION,
+    CONSUMER,
+    EXCHANGE,
+    QUEUE,
+    bindings,
+    connection_pid,
+    consumers,
+    open_sessions,
+)
+from leveret.protocol.errors import PreconditionFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from leveret.broker.model.vhost import VHost
+    from leveret.broker.server.node import Node
+
+EX_USAGE: Final = 64
+EX_DATA: Final = 65
+EX_NO_USER: Final = 67
+EX_UNAVAILABLE: Final = 69
+EX_SOFTWARE: Final = 70
+
+
+class Refusal(Exception):
+    """A verb cannot be done.
+
+    Args:
+        text: what is shown.
+        code: of the process.
+    """
+
+    def __init__(self, text: str, code: int) -> None:
+        super().__init__(text)
+        self.text = text
+        self.code = code
+
+
+class Call:
+    """A verb with its arguments.
+
+    Raises:
+        Refusal: it is not a list of texts and a dictionary of texts, as the command sends them.
+    """
+
+    def __init__(self, node: Node, request: dict[str, Any]) -> None:
+        self.node = node
+        arguments, options = request.get("arguments", []), request.get("options", {})
+        if not (
+            isinstance(arguments, list)
+            and isinstance(options, dict)
+            and all(isinstance(text, str) for text in [*arguments, *options.values()])
+        ):
+            raise Refusal("Error:\narguments and options are texts", EX_USAGE)
+        self.arguments: list[str] = arguments
+        self.options: dict[str, str] = options
+
+    def __getitem__(self, index: int) -> str:
+        if index >= len(self.arguments):
+            raise Refusal("Error (argument validation): not enough arguments.", EX_USAGE)
+        return self.arguments[index]
+
+    @property
+    def vhost_name(self) -> str:
+        """Name of the vhost that is asked for."""
+        return self.options.get("vhost", "/")
+
+    @property
+    def vhost(self) -> VHost | None:
+        """The vhost that is asked for; lists of one that does not exist are empty."""
+        return self.node.vhosts.get(self.vhost_name)
+
+
+Answer: TypeAlias = dict[str, Any]
+
+
+def answer(node: Node, request: dict[str, Any]) -> Answer:
+    """Do a verb.
+
+    Returns:
+        what the command is told, see control_socket.py.
+    """
+    try:
+        result = _verb(request)(Call(node, request))
+    except Refusal as refusal:
+        return {"error": refusal.text, "code": refusal.code}
+    except AdministrationError as error:
+        return _told(error)
+    return result or {}
+
+
+def _verb(request: dict[str, Any]) -> Callable[[Call], Answer | None]:
+    verb = VERBS.get(str(request.get("verb")))
+    if verb is None:
+        raise Refusal(f"Command '{request.get('verb')}' not found.", EX_USAGE)
+    return verb
+
+
+def _told(error: AdministrationError) -> Answer:
+    if isinstance(error, NoSuchUser):
+        return {"error": f"Error:\n{error}", "code": EX_NO_USER}
+    if isinstance(error, UserExists):
+        return {"error": f"Error:\n{error}", "code": EX_SOFTWARE}
+    if isinstance(error, NoSuchVHost):
+        return {"error": str(error), "code": EX_DATA}
+    if isinstance(error, InvalidPattern):
+        detail = f"{{:invalid_regexp, '{error.pattern}', {{'{error.reason}', {error.position}}}}}"
+        return {"error": f"Error:\n{detail}", "code": EX_UNAVAILABLE}
+    return {"error": f"Error:\n{error}", "code": EX_UNAVAILABLE}
+
+
+def _table(columns: list[str], rows: list[list[Any]]) -> Answer:
+    return {"table": {"columns": columns, "rows": rows}}
+
+
+# -- users
+
+
+def _add_user(call: Call) -> None:
+    call.node.authority.add_user(call[0], call[1])
+
+
+def _delete_user(call: Call) -> None:
+    call.node.delete_user(call[0])
+
+
+def _change_password(call: Call) -> None:
+    call.node.authority.set_password(call[0], call[1])
+
+
+def _clear_password(call: Call) -> None:
+    call.node.authority.set_password(call[0], "")
+
+
+def _authenticate_user(call: Call) -> None:
+    name = call[0]
+    if call.node.authority.authenticate(name, call[1]) is None:
+        raise Refusal(
+            f"Error:\nError: failed to authenticate user \"{name}\"\nuser '{name}' - invalid credentials",
+            EX_DATA,
+        )
+
+
+def _set_user_tags(call: Call) -> None:
+    call.node.authority.set_tags(call[0], tuple(call.arguments[1:]))
+
+
+def _list_users(call: Call) -> Answer:
+    rows = [[user.name, list(user.tags)] for user in call.node.authority.users.values()]
+    return _table(["user", "tags"], rows)
+
+
+# -- permissions
+
+
+def _of_user_and_vhost(call: Call) -> None:
+    """Refuse a user or a vhost that does not exist, in the words of the verbs about permissions."""
+    if call[0] not in call.node.authority.users:
+        raise Refusal(f"Error:\nUser {call[0]} does not exist", EX_NO_USER)
+    if call.vhost is None:
+        raise Refusal(f"Error:\nVirtual host {call.vhost_name} does not exist", EX_UNAVAILABLE)
+
+
+def _set_permissions(call: Call) -> None:
+    _of_user_and_vhost(call)
+    call.node.authority.set_permissions(call[0], call.vhost_name, call[1], call[2], call[3])
+
+
+def _clear_permissions(call: Call) -> None:
+    _of_user_and_vhost(call)
+    call.node.authority.clear_permissions(call[0], call.vhost_name)
+
+
+def _list_permissions(call: Call) -> Answer:
+    call.node.vhost(call.vhost_name)
+    rows = [
+        [each.user, each.configure, each.write, each.read]
+        for each in call.node.authority.permissions.values()
+        if each.vhost == call.vhost_name
+    ]
+    return _table(["user", "configure", "write", "read"], rows)
+
+
+def _require_user(call: Call) -> None:
+    if call[0] not in call.node.authority.users:
+        raise Refusal(f'Error:\n{{:no_such_user, "{call[0]}"}}', EX_UNAVAILABLE)
+
+
+def _list_user_permissions(call: Call) -> Answer:
+    _require_user(call)
+    rows = [
+        [each.vhost, each.configure, each.write, each.read]
+        for each in call.node.authority.permissions.values()
+        if each.user == call[0]
+    ]
+    return _table(["vhost", "configure", "write", "read"], rows)
+
+
+def _set_topic_permissions(call: Call) -> None:
+    _of_user_and_vhost(call)
+    call.node.authority.set_topic_permissions(call[0], call.vhost_name, call[1], call[2], call[3])
+
+
+def _clear_topic_permissions(call: Call) -> None:
+    _of_user_and_vhost(call)
+    exchange = call[1] if len(call.arguments) > 1 else None
+    call.node.authority.clear_topic_permissions(call[0], call.vhost_name, exchange)
+
+
+def _list_topic_permissions(call: Call) -> Answer:
+    call.node.vhost(call.vhost_name)
+    rows = [
+        [each.user, each.exchange, each.write, each.read]
+        for topics in call.node.authority.topic_permissions.values()
+        for each in topics.values()
+        if each.vhost == call.vhost_name
+    ]
+    return _table(["user", "exchange", "write", "read"], rows)
+
+
+def _list_user_topic_permissions(call: Call) -> Answer:
+    _require_user(call)
+    rows = [
+        [each.vhost, each.exchange, each.write, each.read]
+        for topics in call.node.authority.topic_permissions.values()
+        for each in topics.values()
+        if each.user == call[0]
+    ]
+    return _table(["vhost", "exchange", "write", "read"], rows)
+
+
+# -- vhosts
+
+QUEUE_TYPES: Final = ("classic", "quorum", "stream")
+
+
+def _add_vhost(call: Call) -> None:
+    queue_type = call.options.get("default-queue-type", "")
+    if queue_type and queue_type not in QUEUE_TYPES:
+        raise Refusal(
+            "Error:\nUnsupported default queue type. Supported types are: classic, quorum, stream", EX_USAGE
+        )
+    given = [name for name in ("description", "tags", "default-queue-type") if name in call.options]
+    if call[0] in call.node.vhosts and not given:
+        return  # as RabbitMQ, without an error
+    tags = tuple(tag.strip() for tag in call.options.get("tags", "").split(",") if tag.strip())
+    call.node.add_vhost(call[0], call.options.get("description", ""), tags, queue_type)
+
+
+def _delete_vhost(call: Call) -> None:
+    call.node.delete_vhost(call[0])
+
+
+def _set_vhost_tags(call: Call) -> None:
+    vhost = call.node.vhost(call[0])
+    call.node.add_vhost(call[0], vhost.description, tuple(call.arguments[1:]), vhost.default_queue_type)
+
+
+def _list_vhosts(call: Call) -> Answer:
+    rows = []
+    for vhost in call.node.vhosts.values():
+        values: dict[str, object] = {
+            "name": vhost.name,
+            "description": vhost.description,
+            "tags": list(vhost.tags),
+            "default_queue_type": vhost.default_queue_type or "undefined",
+            "tracing": False,
+        }
+        rows.append([values.get(column) for column in call.arguments])
+    return _table(call.arguments, rows)
+
+
+# -- what there is
+
+
+def _listed(call: Call, values: dict[str, Callable[[Any], object]], things: list[Any]) -> Answer:
+    columns = call.arguments
+    getters = [values.get(column, _nothing) for column in columns]
+    return _table(columns, [[get(thing) for get in getters] for thing in things])
+
+
+def _nothing(_: object) -> object:
+    return ""
+
+
+def _list_queues(call: Call) -> Answer:
+    call.node.catch_up()
+    vhost = call.vhost
+    return _listed(call, QUEUE, [] if vhost is None else [(vhost, q) for q in vhost.queues.values()])
+
+
+def _list_exchanges(call: Call) -> Answer:
+    vhost = call.vhost
+    return _listed(call, EXCHANGE, [] if vhost is None else [(vhost, e) for e in vhost.exchanges.values()])
+
+
+def _list_bindings(call: Call) -> Answer:
+    return _listed(call, BINDING, [] if call.vhost is None else bindings(call.vhost))
+
+
+def _list_connections(call: Call) -> Answer:
+    return _listed(call, CONNECTION, open_sessions(call.node))
+
+
+def _list_channels(call: Call) -> Answer:
+    call.node.catch_up()
+    channels = [
+        (session, channel)
+        for session in open_sessions(call.node)
+        if session.connection is not None
+        for channel in session.connection.channels.values()
+    ]
+    return _listed(call, CHANNEL, channels)
+
+
+def _list_consumers(call: Call) -> Answer:
+    return _listed(call, CONSUMER, [] if call.vhost is None else consumers(call.node, call.vhost))
+
+
+# -- operations
+
+
+def _close_connection(call: Call) -> None:
+    for session in open_sessions(call.node):
+        if call[0] in (connection_pid(session), session.name):
+            session.force_close(call[1])
+            return
+    raise Refusal(f'Error:\nError:\n{{:invalid_pid_syntax, "{call[0]}"}}', EX_UNAVAILABLE)
+
+
+def _close_all_connections(call: Call) -> Answer:
+    closed = 0
+    for session in open_sessions(call.node):
+        connection = session.connection
+        if connection is not None and ("global" in call.options or connection.vhost is call.vhost):
+            session.force_close(call[0])
+            closed += 1
+    return {"text": f"Closed {closed} connections"}
+
+
+def _close_all_user_connections(call: Call) -> None:
+    for session in open_sessions(call.node):
+        if session.user is not None and session.user.name == call[0]:
+            session.force_close(call[1])
+
+
+def _delete_queue(call: Call) -> Answer:
+    call.node.catch_up()
+    vhost = call.vhost
+    queue = None if vhost is None else vhost.queues.get(call[0])
+    if vhost is None or queue is None:
+        raise Refusal("Error:\nQueue not found", EX_USAGE)
+    try:
+        vhost.require_deletable(queue, "if-unused" in call.options, "if-empty" in call.options)
+    except PreconditionFailed as error:
+        what = "in use" if error.text.endswith("in use") else "not empty"
+        raise Refusal(f"Error:\nQueue is {what}", EX_USAGE) from None
+    cancelled = list(queue.consumers)
+    count = vhost.delete_queue(queue)
+    for consumer in cancelled:
+        consumer.cancelled_by_broker()
+    return {"text": f"Queue was successfully deleted with {count} ready messages"}
+
+
+def _purge_queue(call: Call) -> None:
+    call.node.catch_up()
+    vhost = call.vhost
+    queue = None if vhost is None else vhost.queues.get(call[0])
+    if queue is None:
+        raise Refusal("Error:\nnot_found", EX_UNAVAILABLE)
+    queue.purge()
+
+
+def _ping(_: Call) -> None:
+    """Do nothing, and so tell that there is somebody who does."""
+
+
+VERBS: Final[dict[str, Callable[[Call], Answer | None]]] = {
+    "add_user": _add_user,
+    "delete_user": _delete_user,
+    "change_password": _change_password,
+    "clear_password": _clear_password,
+    "authenticate_user": _authenticate_user,
+    "set_user_tags": _set_user_tags,
+    "list_users": _list_users,
+    "set_permissions": _set_permissions,
+    "clear_permissions": _clear_permissions,
+    "list_permissions": _list_permissions,
+    "list_user_permissions": _list_user_permissions,
+    "set_topic_permissions": _set_topic_permissions,
+    "clear_topic_permissions": _clear_topic_permissions,
+    "list_topic_permissions": _list_topic_permissions,
+    "list_user_topic_permissions": _list_user_topic_permissions,
+    "add_vhost": _add_vhost,
+    "delete_vhost": _delete_vhost,
+    "set_vhost_tags": _set_vhost_tags,
+    "list_vhosts": _list_vhosts,
+    "list_queues": _list_queues,
+    "list_exchanges": _list_exchanges,
+    "list_bindings": _list_bindings,
+    "list_connections": _list_connections,
+    "list_channels": _list_channels,
+    "list_consumers": _list_consumers,
+    "close_connection": _close_connection,
+    "close_all_connections": _close_all_connections,
+    "close_all_user_connections": _close_all_user_connections,
+    "delete_queue": _delete_queue,
+    "purge_queue": _purge_queue,
+    "ping": _ping,
+}
