@@ -26,7 +26,7 @@ class Histogram:
     def __init__(self) -> None:
         self._buckets: dict[int, int] = {}  # lowest value of the bucket -> how many
         self.count = 0
-        self.highest = 0
+        self._highest = 0
         self._last = 0  # a value and how often it came in a row, not in the buckets yet: runs are common
         self._last_count = 0
 
@@ -41,11 +41,13 @@ class Histogram:
 
     def _settle(self) -> None:
         """Put the last value into its bucket."""
+        if not self._last_count:
+            return
         value = max(self._last, 0)
         shift = max(value.bit_length() - _PRECISION_BITS - 1, 0)
         bucket = value >> shift << shift
         self._buckets[bucket] = self._buckets.get(bucket, 0) + self._last_count
-        self.highest = max(self.highest, value)
+        self._highest = max(self._highest, value)
         self._last_count = 0
 
     def merge(self, other: Histogram) -> None:
@@ -55,7 +57,13 @@ class Histogram:
         for bucket, count in other._buckets.items():
             self._buckets[bucket] = self._buckets.get(bucket, 0) + count
         self.count += other.count
-        self.highest = max(self.highest, other.highest)
+        self._highest = max(self._highest, other._highest)
+
+    @property
+    def highest(self) -> int:
+        """The longest of all, exactly."""
+        self._settle()
+        return self._highest
 
     def percentile(self, share: float) -> int:
         """Return the duration that this share of all (0 to 1) does not exceed; 0 if there is none."""

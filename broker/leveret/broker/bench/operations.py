@@ -147,6 +147,8 @@ def _work(
         due_ns = now
         if options.rate:
             due_ns = start_ns + int(line.done * NS / options.rate)
+            if wanted is None and due_ns >= start_ns + length_ns and line.done % turn == 0:
+                break
             time.sleep(max(due_ns - time.perf_counter_ns(), 0) / NS)
             line.late.add(time.perf_counter_ns() - due_ns)
         line.done += 1
@@ -185,13 +187,21 @@ def _note(run: Run, line: _Line, start_ns: int) -> None:
 def _lines_side_by_side(run: Run, steps: Steps, count: int) -> None:
     """Do operations in several processes, and put together what they measured."""
     start_ns = run.begin()
+    apart_ns = int(NS / run.options.rate) if run.options.rate else 0
     pipes: list[Pipe] = []
     processes = []
     try:
         for number in range(count):
             ours, theirs = _FORK.Pipe(duplex=False)
             process = _FORK.Process(
-                target=_side_line, args=(theirs, run.url, _part(run.options, number, count), steps, start_ns)
+                target=_side_line,
+                args=(
+                    theirs,
+                    run.url,
+                    _part(run.options, number, count),
+                    steps,
+                    start_ns + number * apart_ns,
+                ),
             )
             process.start()
             theirs.close()

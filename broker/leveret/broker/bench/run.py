@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 TICK_NS: Final = NS // 5  # between two looks at the broker's size, and two pictures of the progress bar
 GENERATOR_BUSY: Final = 0.9  # share of its core from which on the generator may be what limits
 
+_FAILURES: Final = (BrokerClosed, Unreachable, AMQPException, OSError)
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -168,21 +170,27 @@ class Run:
 
     def close(self) -> None:
         """Delete what was declared and close the connections; what fails here is left as it is."""
-        failures = (BrokerClosed, Unreachable, AMQPException, OSError)
-        with contextlib.suppress(*failures):
-            cleaner = Connection(self.url)
-            cleaner.open_channel(1)
-            for name in self._queues:
-                cleaner.call(1, commands.Queue.Delete, commands.Queue.DeleteOk, queue=name)
-            for name in self._exchanges:
-                cleaner.call(1, commands.Exchange.Delete, commands.Exchange.DeleteOk, exchange=name)
-            cleaner.close()
+        if self._queues or self._exchanges:
+            with contextlib.suppress(*_FAILURES):
+                self._delete_all()
         self.loop.close()
+        is_orderly = not self.faults  # else the broker may be silent, and nobody wants to wait for that
         for connection in self._connections:
-            if not self.faults:  # else it may be broken or silent, and nobody wants to wait for that
-                with contextlib.suppress(*failures):
+            if is_orderly:
+                try:
                     connection.close()
+                except _FAILURES:
+                    is_orderly = False
             connection.socket.close()
+
+    def _delete_all(self) -> None:
+        cleaner = Connection(self.url)
+        cleaner.open_channel(1)
+        for name in self._queues:
+            cleaner.call(1, commands.Queue.Delete, commands.Queue.DeleteOk, queue=name)
+        for name in self._exchanges:
+            cleaner.call(1, commands.Exchange.Delete, commands.Exchange.DeleteOk, exchange=name)
+        cleaner.close()
 
     # -- measuring
 

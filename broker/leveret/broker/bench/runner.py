@@ -108,7 +108,8 @@ def summarise(results: Sequence[Result]) -> list[Summary]:
             any(result.is_generator_busy for result in results), _extra(results),
         )  # fmt: skip
 
-    if not first.phases:
+    phases = next((result.phases for result in results if result.phases), {})
+    if not phases:
         rates = [result.through_rate for result in results]
         return [summary(first.scenario, rates, [result.cpu_per_million for result in results], True)]
     return [
@@ -118,7 +119,7 @@ def summarise(results: Sequence[Result]) -> list[Summary]:
             [result.phases.get(phase, {}).get("cpu_per_million") for result in results],
             False,
         )
-        for phase in first.phases
+        for phase in phases
     ]
 
 
