@@ -166,9 +166,8 @@ def enqueue(channel: Channel, publish: Publish) -> bool:
         if publish.keys is not None:
             return _enqueue_each(channel, publish, publish.keys)
         if publish.mandatory and not is_reply:
-            outbox = channel.outbox
             for message in messages:
-                outbox.write(encode_return(channel.number, outbox.frame_max, NO_ROUTE, "NO_ROUTE", message))
+                _return(channel, message)
         if channel.confirms:
             channel.note_published(len(messages), 0, False)
         return True
@@ -190,6 +189,12 @@ def enqueue(channel: Channel, publish: Publish) -> bool:
     return _enqueue_run(channel, queues, messages, publish.body_bytes, publish.ttl_ms, batch)
 
 
+def _return(channel: Channel, message: Message) -> None:
+    """Give a mandatory message back that no queue wants."""
+    outbox = channel.outbox
+    outbox.write(encode_return(channel.number, outbox.frame_max, NO_ROUTE, "NO_ROUTE", message))
+
+
 def _enqueue_each(channel: Channel, publish: Publish, keys: list[str]) -> bool:
     """Route each message by itself, and hand it to its queues."""
     vhost = channel.vhost
@@ -200,11 +205,15 @@ def _enqueue_each(channel: Channel, publish: Publish, keys: list[str]) -> bool:
         is_kept = False
         if exchange is not None and not _waits_for_nobody(channel, exchange, publish, keys):
             queues, is_kept = vhost.queues_of(exchange, keys, message)
-        if not queues and not is_kept:
-            enqueue(channel, Publish([message], publish.ttl_ms, [], [], publish.mandatory))
-            continue
+        if not queues and not is_kept and publish.mandatory:
+            _return(channel, message)
         batch = 0
-        if is_kept or (message.envelope.persistent and any(queue.durable for queue in queues)):
+        # A duplicate is confirmed no sooner than the message that was there before.
+        if (
+            is_kept
+            or (exchange is not None and exchange.queue_id)
+            or (message.envelope.persistent and any(queue.durable for queue in queues))
+        ):
             batch = channel.turn.batch.number
         if not _enqueue_run(channel, queues, [message], message.body_bytes, publish.ttl_ms, batch):
             accepted = False

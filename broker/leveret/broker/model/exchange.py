@@ -9,6 +9,12 @@ from typing import TYPE_CHECKING, Final, cast
 
 from leveret.broker.model.arguments import check_exchange_argument
 from leveret.broker.model.binding import Binding, Chooser, Destination, Identity, Matcher, identity
+from leveret.broker.model.deduplication import (
+    DEDUPLICATION,
+    Window,
+    check_window_arguments,
+    window_of_exchange,
+)
 from leveret.broker.model.delay import (
     DELAYED_MESSAGE,
     Delay,
@@ -44,6 +50,12 @@ def _delayed_matcher(arguments: Table) -> Matcher:
     return make(arguments)
 
 
+def _deduplicating_matcher(arguments: Table) -> Matcher:
+    """Make the matcher of an x-message-deduplication exchange: what it lets through goes to all bindings."""
+    check_window_arguments(arguments)
+    return FanoutMatcher(arguments)
+
+
 EXCHANGE_TYPES: Final[dict[str, Callable[[Table], Matcher]]] = {
     "direct": DirectMatcher,
     "fanout": FanoutMatcher,
@@ -55,6 +67,7 @@ EXCHANGE_TYPES: Final[dict[str, Callable[[Table], Matcher]]] = {
     LOCAL_RANDOM: LocalRandomMatcher,
     "x-recent-history": RecentHistoryMatcher,
     DELAYED_MESSAGE: _delayed_matcher,
+    DEDUPLICATION: _deduplicating_matcher,
 }
 CHOOSERS: Final = (MessageHashMatcher, RandomMatcher, RecentHistoryMatcher)
 
@@ -81,6 +94,7 @@ class Exchange:
 
     __slots__ = (
         "_bindings",
+        "_window_arguments",
         "alternate_exchange",
         "arguments",
         "auto_delete",
@@ -94,6 +108,7 @@ class Exchange:
         "queue_id",
         "type_name",
         "vhost_name",
+        "window",
     )
 
     def __init__(
@@ -127,6 +142,8 @@ class Exchange:
             self.chooser = cast("Chooser", self.matcher)
         self.queue_id: int = 0  # under which the store knows what it keeps; 0 if it keeps nothing
         self.delay: Delay | None = None
+        self._window_arguments = window_of_exchange(type_name, self.arguments)
+        self.window: Window | None = None  # of keys of deduplication, given to it likewise
         # Whether each message is routed by itself, when its turn comes (`pass_on`).
         self.depends_on_message: bool = self.chooser is not None
         self._bindings: dict[Identity, Binding] = {}  # in the order in which they were made
@@ -175,7 +192,7 @@ class Exchange:
     @property
     def keeps(self) -> bool:
         """Whether it keeps something, and is to be given an id to keep it under (`equip`)."""
-        return delays(self.type_name, self.arguments)
+        return delays(self.type_name, self.arguments) or self._window_arguments is not None
 
     def equip(self, turn: Turn, queue_id: int) -> None:
         """Begin to keep what is to be kept."""
@@ -184,24 +201,31 @@ class Exchange:
         if delays(self.type_name, self.arguments):
             removes_header = self.type_name != DELAYED_MESSAGE
             self.delay = Delay(turn, queue_id, self.vhost_name, self.name, removes_header)
+        if self._window_arguments is not None:
+            self.window = Window(turn, queue_id, self._window_arguments, self.durable)
 
     def let_go(self) -> None:
         """Forget what was kept, because the exchange is gone."""
         if self.delay is not None:
             self.delay.let_go()
+        if self.window is not None:
+            self.window.let_go()
 
     def pass_on(
         self, message: Message, routing_keys: list[str], turn: Turn
     ) -> Collection[Destination] | None:
-        """Find where one message goes, where that depends on the message; None if it stays here."""
+        """Find where one message goes, where that depends on the message; None if it stays or ends here."""
+        headers = message.envelope.fields.headers
+        if self.window is not None and message is not turn.released and self.window.is_duplicate(headers):
+            return None if self.window.arguments.is_silent else ()
         if self.delay is not None:
-            delay_ms = delay_of(message.envelope.fields.headers)
+            delay_ms = delay_of(headers)
             if delay_ms:
                 self.delay.add(message, delay_ms)
                 return None
         if self.chooser is not None:
             return self.chooser.choose(message, routing_keys, turn)
-        return self.matcher.destinations(routing_keys, message.envelope.fields.headers)
+        return self.matcher.destinations(routing_keys, headers)
 
     def check_equivalent(
         self, type_name: str, durable: bool, auto_delete: bool, internal: bool, arguments: Table

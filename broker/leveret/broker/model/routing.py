@@ -21,8 +21,8 @@ class Route:
     `cacheable` says that every message with these routing keys, published to this exchange, goes to these
     queues, whatever its headers, until an exchange or a binding of the vhost comes or goes.
     `depends_on_message` says that only each message itself, with `route_message`, tells where it goes; the
-    queues are then those that it may go to. `is_kept` says that an exchange on the way has kept the message,
-    to pass it on later.
+    queues are then those that it may go to. `is_kept` says that an exchange on the way has taken the message,
+    to pass it on later or because it has been there before.
     """
 
     __slots__ = ("cacheable", "depends_on_message", "is_kept", "queues")

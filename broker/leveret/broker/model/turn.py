@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from leveret.broker.model.channel import Channel
+    from leveret.broker.model.deduplication import Window
     from leveret.broker.model.delay import Delay
     from leveret.broker.model.queue import Queue
     from leveret.protocol.content import Message
@@ -64,8 +65,10 @@ class Turn:
         "loads",
         "memory_bytes",
         "now_ms",
+        "released",
         "touched",
         "unwritten_bytes",
+        "windows",
         "writing_delays",
     )
 
@@ -82,6 +85,8 @@ class Turn:
         self.delays: dict[int, Delay] = {}  # by queue id
         self.delay_loads: dict[Delay, None] = {}  # those whose next messages are to be read back
         self.writing_delays: dict[Delay, None] = {}  # those with messages that are not yet durable
+        self.released: Message | None = None  # that has waited in an exchange, and is being routed
+        self.windows: dict[int, Window] = {}  # keys of deduplication, by queue id
         self.due: list[tuple[int, int]] = []  # heap: when to look at a delay (ms), its queue id
         self.deadlines: list[
             tuple[int, int, Queue]

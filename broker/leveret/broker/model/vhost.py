@@ -565,7 +565,7 @@ class VHost:
         """Find the queues that one message goes into, and have the exchanges on the way do what they do.
 
         Returns:
-            the queues, and whether an exchange has kept the message.
+            the queues, and whether an exchange has taken the message.
         """
         found = route_message(exchange, routing_keys, message, self.exchanges.get, self.turn)
         return _queues_in(found), found.is_kept
@@ -581,6 +581,7 @@ class VHost:
             return
         for content in delay.take_due():
             message, keys, ttl_ms = delay.released(content)
+            self.turn.released = message
             for queue in self.queues_of(exchange, keys, message)[0]:
                 queue.enqueue([message], message.body_bytes, ttl_ms)
 

@@ -146,6 +146,10 @@ class Node:
             self.vhosts[kept.vhost].restore_exchange_queue(kept)
         for queue in snapshot.queues:
             self.vhosts[queue.vhost].restore_queue(queue)
+        for key in snapshot.keys:
+            window = self.turn.windows.get(key.queue_id)
+            if window is not None:
+                window.restore(key)
         for binding in snapshot.bindings:
             self.vhosts[binding.vhost].restore_binding(binding)
 
