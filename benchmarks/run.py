@@ -77,7 +77,7 @@ def running(
             data.mkdir()
             before = time.perf_counter()
             broker = (
-                running_rabbitmq(data, install=False)
+                running_rabbitmq(data, False, plugins=())
                 if name == "rabbitmq"
                 else running_leveret(data, command, complaints)
             )

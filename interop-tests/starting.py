@@ -136,7 +136,7 @@ def install_rabbitmq() -> None:
 
 
 @contextlib.contextmanager
-def running_rabbitmq(directory: Path, install: bool) -> Iterator[str]:
+def running_rabbitmq(directory: Path, install: bool, plugins: tuple[str, ...] = PLUGINS) -> Iterator[str]:
     """Run a RabbitMQ of our own, with nothing of the machine's configuration, and yield its URL."""
     if rabbitmq_script() is None and install:
         install_rabbitmq()
@@ -148,7 +148,7 @@ def running_rabbitmq(directory: Path, install: bool) -> Iterator[str]:
         )
     amqp, distribution, epmd = free_ports(3)
     user = "rabbitmq" if os.geteuid() == 0 else None
-    (directory / "enabled_plugins").write_text(f"[{','.join(PLUGINS)}].\n")
+    (directory / "enabled_plugins").write_text(f"[{','.join(plugins)}].\n")
     if user:
         for path in (directory, directory / "enabled_plugins"):
             shutil.chown(path, user)
