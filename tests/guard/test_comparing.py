@@ -78,6 +78,11 @@ def test_the_table_says_that_a_gain_should_be_kept() -> None:
     assert "make guard ARGS=--update" in figures.table("compiled", LAST, now, [compare(now)])
 
 
+def test_what_another_python_gains_is_not_to_be_kept() -> None:
+    now = replace(counted(400.0), made_with="Python 3.13.0, SQLite 3.40.1")
+    assert "make guard ARGS=--update" not in figures.table("compiled", LAST, now, [compare(now)])
+
+
 def test_figures_are_read_as_they_were_written(tmp_path: Path) -> None:
     path = tmp_path / "figures.json"
     assert figures.read(path) == {}
