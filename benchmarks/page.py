@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -76,6 +77,12 @@ class Findings:
         """Medians: for each scenario, or phase of one, those of each broker."""
         names = list(SCENARIOS)
         return summarise_all(sorted(self.results, key=lambda each: names.index(each[1].scenario)))
+
+
+def make_command(arguments: list[str]) -> str:
+    """Return the command that gives these arguments; how Leveret is started is make's own."""
+    own = [each for each in arguments if not each.startswith("--leveret=")]
+    return f"make bench ARGS={shlex.quote(shlex.join(own))}" if own else "make bench"
 
 
 def chart(findings: Findings) -> str:

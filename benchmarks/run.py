@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.machine import Machine
-from benchmarks.page import CHART, PAGE, Findings, Start, chart, page
+from benchmarks.page import CHART, PAGE, Findings, Start, chart, make_command, page
 
 from leveret.broker.bench import report
 from leveret.broker.bench.processes import BrokerProcesses
@@ -129,12 +129,6 @@ def version(command: str) -> str:
     asked = [*shlex.split(command)[:-1], "--version"]
     answer = subprocess.run(asked, capture_output=True, text=True, check=True)
     return answer.stdout.strip().replace("leveret", "Leveret", 1)
-
-
-def make_command(arguments: list[str]) -> str:
-    """Return the command that gives these arguments; how Leveret is started is make's own."""
-    own = [each for each in arguments if not each.startswith("--leveret=")]
-    return f"make bench ARGS={shlex.quote(shlex.join(own))}" if own else "make bench"
 
 
 def parse() -> argparse.Namespace:
