@@ -21,7 +21,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from starting import ROOT, STOP_S, CannotRun, running_leveret, running_rabbitmq
+import matrix
+import programs
+from starting import ROOT, STOP_S, CannotRun, install_packages, running_leveret, running_rabbitmq
 
 HERE = Path(__file__).resolve().parent
 PASSED, FAILED, ERROR, SKIPPED, MISSING = "passed", "FAILED", "ERROR", "skipped", "not run"
@@ -35,6 +37,7 @@ class Run:
     broker: str
     outcomes: dict[str, str] = field(default_factory=dict)  # "file::test" -> PASSED, FAILED ...
     reasons: dict[str, str] = field(default_factory=dict)  # "file::test" -> the first line of what went wrong
+    versions: dict[str, str] = field(default_factory=dict)  # language of a client program -> its library's
     seconds: float = 0
 
     def outcome(self, test: str) -> str:
@@ -93,6 +96,8 @@ def run_suite(name: str, url: str, directory: Path, pytest_arguments: list[str])
                 break
         else:
             run.outcomes.setdefault(test, PASSED)
+    for told in ElementTree.parse(results).iter("property"):
+        run.versions[(told.get("name") or "").removeprefix("version of ")] = told.get("value") or ""
     return run
 
 
@@ -145,6 +150,28 @@ def report(runs: list[Run], full: bool) -> list[str]:
     ]
 
 
+def report_matrix(runs: list[Run], write: bool) -> None:
+    """Print what each client program did, and write the page on it if asked to."""
+    outcomes = [run.outcomes for run in runs]
+    reasons = runs[-1].reasons
+    print(f"\nClient programs on {' and '.join(run.broker for run in runs)}:\n")
+    print_table(matrix.rows(outcomes, reasons))
+    for reason in sorted({text for text in reasons.values() if text.startswith(matrix.NOT_RUN)}):
+        print(f"\n  {reason}")
+    if write:
+        brokers = [run.broker for run in runs]
+        matrix.PAGE.write_text(matrix.page(brokers, outcomes, reasons, runs[-1].versions), encoding="utf-8")
+
+
+def install_for_programs() -> None:
+    """Install what the client programs need; what cannot be had is skipped, and the end tells it."""
+    if packages := programs.packages_to_install():
+        try:
+            install_packages(packages)
+        except CannotRun as reason:
+            print(f"Some clients are left out: {reason}", flush=True)
+
+
 def main() -> int:
     """Run the suite as the command line says."""
     parser = argparse.ArgumentParser(
@@ -156,7 +183,12 @@ def main() -> int:
         "--full", action="store_true", help="print every test, not only files and differences"
     )
     parser.add_argument(
-        "--install", action="store_true", help="install RabbitMQ if it is missing (Debian, root)"
+        "--install",
+        action="store_true",
+        help="install RabbitMQ and what the client programs need, if missing (Debian, root)",
+    )
+    parser.add_argument(
+        "--write-matrix", action="store_true", help="write docs/reference/clients.md as this run has it"
     )
     parser.add_argument("--rabbitmq-url", metavar="URL", help="use a RabbitMQ that runs already")
     parser.add_argument("--leveret-url", metavar="URL", help="use a Leveret that runs already")
@@ -176,6 +208,8 @@ def main() -> int:
         for name in ("rabbitmq", "leveret"):
             (directory / name).mkdir()
         try:
+            if options.install:
+                install_for_programs()
             if options.only != "leveret":
                 with (
                     contextlib.nullcontext(options.rabbitmq_url)
@@ -196,6 +230,8 @@ def main() -> int:
         except KeyboardInterrupt:
             return 130
         worse = report(runs, options.full)
+        if any(test.startswith("test_clients::") for run in runs for test in run.outcomes):
+            report_matrix(runs, options.write_matrix)
     if worse:
         print(f"\n{len(worse)} of the tests that should pass fail on {runs[-1].broker}.")
     for complaint in complaints:

@@ -109,8 +109,8 @@ def rabbitmq_script() -> Path | None:
     return Path(found) if found else None
 
 
-def install_rabbitmq() -> None:
-    """Install Debian's RabbitMQ without letting it start as a service."""
+def install_packages(packages: list[str]) -> None:
+    """Install Debian's packages without letting them start as services."""
     if os.geteuid() != 0 or not shutil.which("apt-get"):
         raise CannotRun("--install needs root and apt-get")
     policy = Path("/usr/sbin/policy-rc.d")
@@ -120,16 +120,16 @@ def install_rabbitmq() -> None:
         policy.chmod(0o755)
     quiet = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     try:
-        print("Installing rabbitmq-server", flush=True)
+        print(f"Installing {' '.join(packages)}", flush=True)
         subprocess.run(["apt-get", "update", "-qq"], env=quiet, check=True)
         subprocess.run(
-            ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "rabbitmq-server"],
+            ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages],
             env=quiet,
             check=True,
             stdout=subprocess.DEVNULL,
         )
     except subprocess.CalledProcessError as error:
-        raise CannotRun(f"rabbitmq-server cannot be installed: {shlex.join(error.cmd)} failed") from error
+        raise CannotRun(f"{packages[0]} cannot be installed: {shlex.join(error.cmd)} failed") from error
     finally:
         if ours:
             policy.unlink()
@@ -139,7 +139,7 @@ def install_rabbitmq() -> None:
 def running_rabbitmq(directory: Path, install: bool, plugins: tuple[str, ...] = PLUGINS) -> Iterator[str]:
     """Run a RabbitMQ of our own, with nothing of the machine's configuration, and yield its URL."""
     if rabbitmq_script() is None and install:
-        install_rabbitmq()
+        install_packages(["rabbitmq-server"])
     script = rabbitmq_script()
     if script is None:
         raise CannotRun(
