@@ -62,7 +62,7 @@ def options_for(name: str, seconds: float, quick: bool) -> Options:
     """Return how much of a scenario is run."""
     if name in BACKLOGS:
         return Options(seconds, BACKLOGS[name][quick])
-    return Options(seconds, IDLE[quick]) if name == "idle" else Options(seconds)
+    return Options(2 * seconds, IDLE[quick]) if name == "idle" else Options(seconds)
 
 
 @contextlib.contextmanager
