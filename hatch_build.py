@@ -23,6 +23,7 @@ HOT_MODULES = [
     "broker/leveret/broker/model/binding.py",
     "broker/leveret/broker/model/channel.py",
     "broker/leveret/broker/model/consumer.py",
+    "broker/leveret/broker/model/deduplicating_queue.py",
     "broker/leveret/broker/model/direct.py",
     "broker/leveret/broker/model/exchange.py",
     "broker/leveret/broker/model/grants.py",

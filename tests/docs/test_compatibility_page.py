@@ -12,6 +12,7 @@ from pamqp.base import Frame
 from leveret.broker.config import SETTINGS, Settings
 from leveret.broker.methods import HANDLERS
 from leveret.broker.model import arguments
+from leveret.broker.model.deduplication import DEDUPLICATION
 from leveret.broker.model.exchange import ALTERNATE_EXCHANGE, EXCHANGE_TYPES
 from leveret.broker.model.vhost import PREDECLARED
 from leveret.broker.values import readable_size
@@ -215,7 +216,7 @@ def test_arguments_of_exchanges_and_predeclared_exchanges_are_there() -> None:
 
 
 def test_every_argument_of_a_queue_is_there() -> None:
-    known = {*arguments._KNOWN, *arguments._CHECKS, *arguments._TYPE_CHECK}
+    known = {*arguments._KNOWN, *arguments._CHECKS, *arguments._TYPE_CHECK, DEDUPLICATION}
     mentioned = {name for name, (classic, _, _) in QUEUE_ARGUMENTS.items() if classic != "ignored"}
     assert mentioned == known
 

@@ -206,4 +206,5 @@ class TestKeys:
         exchange(engine)
         remember(engine, (b"a", NEVER))
         define(engine.store, VHostDeleted("/"))
+        exchange(engine)
         assert engine.crash().keys == []

@@ -89,7 +89,7 @@ class Definitions:
             case QueueDeleted(queue_id):
                 execute("DELETE FROM queues WHERE queue_id = ?", (queue_id,))
                 execute("DELETE FROM exchange_queues WHERE queue_id = ?", (queue_id,))
-                execute("DELETE FROM deduplication_keys WHERE queue_id = ?", (queue_id,))
+                self.forget_keys(queue_id)
                 self.forget_stream(queue_id)
             case SegmentClosed(queue_id, first, last, body_bytes, last_ms):
                 execute(
@@ -128,6 +128,10 @@ class Definitions:
                 pass
             case _:
                 assert_never(definition)
+
+    def forget_keys(self, queue_id: int) -> None:
+        """Remove the keys of deduplication of a queue or an exchange that is being deleted."""
+        self._connection.execute("DELETE FROM deduplication_keys WHERE queue_id = ?", (queue_id,))
 
     def forget_stream(self, queue_id: int) -> None:
         """Remove what is known of a stream beside its messages."""

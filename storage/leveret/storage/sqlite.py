@@ -317,6 +317,7 @@ class SqliteStore:
                 self._removed.remove(*id_range(queue_id), max(messages, 1))
             self._counts.drop(queue_id)
             self._definitions.forget_stream(queue_id)
+            self._definitions.forget_keys(queue_id)
 
     def _purge(self, purged: QueuePurged) -> None:
         first, _ = id_range(purged.queue_id)

@@ -42,7 +42,7 @@ class WindowArguments(NamedTuple):
     """How many keys to remember, and for how long."""
 
     header: str  # that has the key
-    size: int
+    size: int  # 0: as many as there are
     ttl_ms: int | None
     is_stored: bool  # survives a restart with its owner
     is_silent: bool  # a duplicate counts as routed, as LavinMQ has it; else as unroutable
@@ -84,6 +84,21 @@ def lavin_window(arguments: Table) -> WindowArguments:
     """
     header = longstr(arguments, KEY_HEADER) or KEY_HEADER
     return _window(arguments, header, is_stored=True, is_silent=True)
+
+
+def window_of_queue(arguments: Table) -> WindowArguments | None:
+    """Return the window of a queue; None if it has none.
+
+    Keys count as long as their messages are there, unless arguments say how many or how long.
+
+    Raises:
+        PreconditionFailed: an argument is wrong.
+    """
+    if not boolean(arguments, DEDUPLICATION):
+        return None
+    if any(name in arguments for name in (CACHE_SIZE, CACHE_TTL, KEY_HEADER)):
+        return lavin_window(arguments)
+    return WindowArguments(KEY_HEADER, 0, None, is_stored=True, is_silent=True)
 
 
 def _window(arguments: Table, header: str, is_stored: bool, is_silent: bool) -> WindowArguments:
@@ -149,27 +164,50 @@ class Window:
         key = key_of(headers, self.arguments.header)
         if key is None:
             return False
-        now_ms = self._turn.now_ms
-        expires_at_ms = self._keys.get(key)
-        if expires_at_ms is not None and (expires_at_ms == NEVER or expires_at_ms > now_ms):
-            self.duplicates += 1
+        if self.has(key):
             return True
+        self.remember(key, self.expiry(headers), True)
+        return False
+
+    def has(self, key: bytes) -> bool:
+        """Whether a key is remembered; then it was that of a duplicate, which is counted."""
+        expires_at_ms = self._keys.get(key)
+        if expires_at_ms is None or NEVER < expires_at_ms <= self._turn.now_ms:
+            return False
+        self.duplicates += 1
+        return True
+
+    def expiry(self, headers: Table | None) -> int:
+        """Return when the key of a message that comes now expires."""
         ttl_ms = integer(headers or {}, CACHE_TTL)
         if ttl_ms is None or ttl_ms <= 0:
             ttl_ms = self.arguments.ttl_ms
-        self._remember(key, NEVER if ttl_ms is None else now_ms + ttl_ms)
-        return False
+        return NEVER if ttl_ms is None else self._turn.now_ms + ttl_ms
 
-    def _remember(self, key: bytes, expires_at_ms: int) -> None:
+    def remember(self, key: bytes, expires_at_ms: int, is_stored: bool) -> None:
+        """Remember a key, and forget the oldest if they become too many.
+
+        Args:
+            key: one that is not remembered.
+            expires_at_ms: when it expires, or NEVER.
+            is_stored: a restart does not forget it, if the window is one that survives.
+        """
         self._keys.pop(key, None)
-        if len(self._keys) >= self.arguments.size:
-            oldest = next(iter(self._keys))
-            del self._keys[oldest]
-            if self._is_stored:
-                self._turn.batch.forget_key(self.queue_id, oldest)
+        if self.arguments.size and len(self._keys) >= self.arguments.size:
+            self.forget(next(iter(self._keys)), True)
         self._keys[key] = expires_at_ms
-        if self._is_stored:
+        if self._is_stored and is_stored:
             self._turn.batch.remember_key(self.queue_id, key, expires_at_ms)
+
+    def forget(self, key: bytes, is_stored: bool) -> None:
+        """Forget a key; `is_stored` as it was remembered."""
+        if self._keys.pop(key, None) is not None and self._is_stored and is_stored:
+            self._turn.batch.forget_key(self.queue_id, key)
+
+    def keep_only(self, kept: dict[bytes, None]) -> None:
+        """Forget all keys but some."""
+        for key in [key for key in self._keys if key not in kept]:
+            self.forget(key, True)
 
     def restore(self, stored: StoredKey) -> None:
         """Bring back a key; the oldest first."""

@@ -11,6 +11,8 @@ from leveret.broker.model.arguments import (
     QueueArguments,
     check_equivalent_queue,
 )
+from leveret.broker.model.deduplicating_queue import DeduplicatingQueue
+from leveret.broker.model.deduplication import window_of_queue
 from leveret.broker.model.exchange import ALTERNATE_EXCHANGE, Exchange, check_exchange_type
 from leveret.broker.model.grants import EXCHANGE, QUEUE, TOPIC
 from leveret.broker.model.message_properties import parse_expiration, visible_routing_keys
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from leveret.broker.model.binding import Binding, Destination
     from leveret.broker.model.connection import Connection
     from leveret.broker.model.consumer import Consumer
+    from leveret.broker.model.deduplication import WindowArguments
     from leveret.broker.model.delay import Delay
     from leveret.broker.model.grants import Grants
     from leveret.broker.model.replies import Replies
@@ -434,8 +437,9 @@ class VHost:
         )
         durable = durable and not exclusive
         owner = connection if exclusive else None
-        queue = Queue(
-            self.turn, self.name, name, self._queue_ids.allocate(), durable, owner, auto_delete, parsed
+        window = window_of_queue(arguments)
+        queue = self._make_queue(
+            name, self._queue_ids.allocate(), durable, owner, auto_delete, parsed, window
         )
         self._add_queue(queue)
         if exclusive:
@@ -450,6 +454,22 @@ class VHost:
         if not applies or queue_type in ("", CLASSIC) or X_QUEUE_TYPE in arguments:
             return arguments
         return {**arguments, X_QUEUE_TYPE: from_python(queue_type)}
+
+    def _make_queue(
+        self,
+        name: str,
+        queue_id: int,
+        durable: bool,
+        owner: Connection | None,
+        auto_delete: bool,
+        arguments: QueueArguments,
+        window: WindowArguments | None,
+    ) -> Queue:
+        if window is not None:
+            return DeduplicatingQueue(
+                self.turn, self.name, name, queue_id, durable, owner, auto_delete, arguments, window
+            )
+        return Queue(self.turn, self.name, name, queue_id, durable, owner, auto_delete, arguments)
 
     def _add_queue(self, queue: Queue) -> None:
         self.queues[queue.name] = queue
@@ -613,9 +633,8 @@ class VHost:
         parsed = QueueArguments.from_table(
             stored.name, self.name, arguments, durable=True, exclusive=False, auto_delete=stored.auto_delete
         )
-        queue = Queue(
-            self.turn, self.name, stored.name, stored.queue_id, True, None, stored.auto_delete, parsed
-        )
+        window = window_of_queue(arguments)
+        queue = self._make_queue(stored.name, stored.queue_id, True, None, stored.auto_delete, parsed, window)
         self._queue_ids.reserve(stored.queue_id)
         self._add_queue(queue)
         queue.restore(
