@@ -10,6 +10,7 @@ from programs import ABSENT, PROGRAMS, STEPS, Program
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "reference" / "clients.md"
 TEST = "test_clients::test_client[{language}-{step}]"  # as run.py names it
+TOOLS = "test_amqp_tools"  # librabbitmq's command line
 YES, NONE, UNKNOWN = "yes", "-", ""
 NOT_RUN = "not run: "  # starts the reason for a program that this machine cannot run
 

@@ -300,5 +300,6 @@ def _listen(process: subprocess.Popen[str], relay: Relay, result: Result) -> Non
 
 
 def packages_to_install() -> list[str]:
-    """Name Debian's packages for all the programs that this machine cannot run."""
-    return sorted({name for program in PROGRAMS if program.missing() for name in program.packages})
+    """Name Debian's packages for the programs that this machine cannot run, and for the command line tools."""
+    needed = {name for program in PROGRAMS if program.missing() for name in program.packages}
+    return sorted(needed | (set() if shutil.which("amqp-get") else {"amqp-tools"}))
