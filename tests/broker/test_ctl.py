@@ -444,3 +444,97 @@ def test_the_broker_can_be_pinged(ctl: Ctl) -> None:
 )  # fmt: skip
 def test_a_malformed_request_is_refused(request_: dict[str, object]) -> None:
     assert answer(Broker().node, request_)["code"] == 64
+
+
+# policies and limits
+
+
+def test_policies_are_set_listed_shown_and_cleared(ctl: Ctl) -> None:
+    channel = ctl.broker.channel()
+    channel.declare("a")
+    definition = '{"max-length":5,"message-ttl":100}'
+    out = ctl.run("set_policy", "p", "^a", definition, "--priority", "3", "--apply-to", "queues")[1]
+    assert (
+        out == f'Setting policy "p" for pattern "^a" to "{definition}" with priority "3" for vhost "/" ...\n'
+    )
+    ctl.ok("set_operator_policy", "o", "^a", '{"max-length": 3}')
+    header = "vhost\tname\tpattern\tapply-to\tdefinition\tpriority\n"
+    assert ctl.ok("list_policies") == header + f"/\tp\t^a\tqueues\t{definition}\t3\n"
+    assert ctl.ok("list_operator_policies") == header + '/\to\t^a\tall\t{"max-length":3}\t0\n'
+    columns = ("policy", "operator_policy", "effective_policy_definition")
+    assert ctl.ok("-s", "list_queues", *columns) == 'p\to\t{"max-length":3,"message-ttl":100}\n'
+    ctl.ok("set_policy", "e", "^amq.fanout", '{"alternate-exchange":"x"}')
+    assert ctl.rows("list_exchanges", "name", "policy")[0] == {"name": "", "policy": ""}
+    assert {"name": "amq.fanout", "policy": "e"} in ctl.rows("list_exchanges", "name", "policy")
+    for verb, name in (("clear_policy", "p"), ("clear_policy", "e"), ("clear_operator_policy", "o")):
+        ctl.ok(verb, name)
+    assert ctl.ok("list_policies") == ctl.ok("list_operator_policies") == ""
+    assert ctl.ok("-s", "list_queues", *columns) == "\t\t\n"
+
+
+def test_limits_are_set_listed_and_cleared(ctl: Ctl) -> None:
+    ctl.ok("set_vhost_limits", '{"max-connections":3,"max-queues":-1}')
+    assert ctl.run("list_vhost_limits")[1] == (
+        'Listing limits for vhost "/" ...\n{"max-connections":3,"max-queues":-1}\n'
+    )
+    assert ctl.run("list_vhost_limits", "--global")[1] == (
+        'Listing limits for all vhosts ...\nvhost\tlimits\n/\t{"max-connections":3,"max-queues":-1}\n'
+    )
+    ctl.ok("clear_vhost_limits")
+    assert ctl.ok("list_vhost_limits") == "\n"
+    ctl.ok("set_user_limits", "guest", '{"max-connections":3}')
+    ctl.ok("set_user_limits", "guest", '{"max-channels":1}')
+    assert ctl.run("list_user_limits", "--user", "guest")[1] == (
+        'Listing limits for user "guest" ...\n{"max-connections":3,"max-channels":1}\n'
+    )
+    assert ctl.ok("-s", "list_user_limits", "--global") == 'guest\t{"max-connections":3,"max-channels":1}\n'
+    out = ctl.run("clear_user_limits", "guest", "max-connections")[1]
+    assert out == 'Clearing "max-connections" limit for user "guest" ...\n'
+    assert ctl.ok("list_user_limits") == '{"max-channels":1}\n'
+    assert ctl.run("clear_user_limits", "guest", "all")[1] == 'Clearing all limits for user "guest" ...\n'
+    assert ctl.ok("list_user_limits") == "{}\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "text"),
+    [
+        (
+            ["set_policy", "p", "^a", '{"max-length":-1}'], 69,
+            "Error:\nValidation failed\n\n-1 is not a valid maximum length\n",
+        ),
+        (["set_policy", "p", "^a", "nojson"], 69, "Error:\nJSON decoding error. Reason: badarg"),
+        (["set_policy", "-p", "v", "p", "^a", '{"max-length":1}'], 65, "Virtual host 'v' does not exist"),
+        (["clear_policy", "p"], 69, "Error:\nParameter does not exist"),
+        (["clear_operator_policy", "p"], 69, "Error:\nParameter does not exist"),
+        (["list_policies", "-p", "v"], 65, "Virtual host 'v' does not exist"),
+        (
+            ["set_vhost_limits", '{"max-conns":3}'], 69,
+            'Error:\nValidation failed\n\nUnrecognised terms [{<<"max-conns">>,3}] in limits\n',
+        ),
+        (
+            ["set_vhost_limits", '{"max-connections":"x"}'], 69,
+            'Error:\nValidation failed\n\nmax-connections should be a number, actually was <<"x">>\n',
+        ),
+        (["set_vhost_limits", "x"], 69, "Error:\nJSON decoding error. Reason: badarg"),
+        (["clear_vhost_limits"], 69, "Error:\nParameter does not exist"),
+        (
+            ["set_user_limits", "guest", '{"foo":3}'], 69,
+            'Error:\nUnrecognised terms [{<<"foo">>,3}] in user-limits',
+        ),
+        (
+            ["set_user_limits", "guest", '{"max-connections":"x"}'], 69,
+            'Error:\nmax-connections should be a number, actually was <<"x">>',
+        ),
+        (["set_user_limits", "nobody", "{}"], 69, 'Error:\n{:no_such_user, "nobody"}'),
+        (["clear_user_limits", "nobody", "all"], 69, 'Error:\n{:no_such_user, "nobody"}'),
+        (["list_user_limits", "--user", "nobody"], 69, 'Error:\n{:no_such_user, "nobody"}'),
+    ],
+)  # fmt: skip
+def test_bad_policies_and_limits_are_refused(ctl: Ctl, line: list[str], code: int, text: str) -> None:
+    assert ctl.refused(*line) == (code, text)
+
+
+def test_a_priority_that_is_no_number_is_a_mistake(ctl: Ctl) -> None:
+    code, text = ctl.refused("set_policy", "p", "^a", "{}", "--priority", "x")
+    assert code == 64
+    assert text.startswith("Error (argument validation): Invalid options for this command:\n--priority : x\n")

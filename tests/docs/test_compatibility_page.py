@@ -14,6 +14,7 @@ from leveret.broker.methods import HANDLERS
 from leveret.broker.model import arguments
 from leveret.broker.model.deduplication import DEDUPLICATION
 from leveret.broker.model.exchange import ALTERNATE_EXCHANGE, EXCHANGE_TYPES
+from leveret.broker.model.policies import OPERATOR_KEYS, POLICY_KEYS
 from leveret.broker.model.vhost import PREDECLARED
 from leveret.broker.values import readable_size
 from leveret.protocol import errors, sasl, tables
@@ -380,3 +381,16 @@ def test_reply_codes_are_those_that_are_raised() -> None:
         and error.__name__ not in ("AMQPException", "ChannelException", "ConnectionException")
     }
     assert found == expected
+
+
+# -- policies
+
+
+def test_every_key_of_a_policy_is_there() -> None:
+    rows = table("policy key | state | operator policy | remark")
+    on_page = {name.strip("` "): row[1:3] for row in rows for name in row[0].split(", ")}
+    assert set(on_page) == set(POLICY_KEYS)
+    assert {
+        name for name, (_, is_for_operators) in on_page.items() if is_for_operators == "yes"
+    } == OPERATOR_KEYS
+    assert {state for state, _ in on_page.values()} <= STATES | {"accepted"}

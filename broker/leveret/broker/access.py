@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 ADMINISTRATOR: Final = "administrator"
 IMPERSONATOR: Final = "impersonator"  # may publish with any user-id
 
+MAX_CONNECTIONS: Final = "max-connections"
+MAX_CHANNELS: Final = "max-channels"
+
 SALT_BYTES: Final = 4
 SHA_256: Final = "rabbit_password_hashing_sha256"
 _HASHES: Final[dict[str, Callable[[bytes], bytes]]] = {
@@ -65,6 +68,10 @@ class User:
         self.limits: dict[str, int] = {} if limits is None else limits
         self.connection_count: int = 0
         self.channel_count: int = 0
+
+    def has_reached(self, limit: str, count: int) -> bool:
+        """Whether so many are all that a limit allows."""
+        return 0 <= self.limits.get(limit, -1) <= count
 
 
 def hash_password(password: str, salt: bytes, hashing_algorithm: str = SHA_256) -> str:

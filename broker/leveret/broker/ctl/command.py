@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 EX_UNAVAILABLE: Final = 69
 DEFAULT_VHOST: Final = "/"
+DEFAULT_USER: Final = "guest"
 TIMEOUT_S: Final = 60.0
 PASSWORD_VERBS: Final = ("add_user", "change_password", "authenticate_user")
 _GLOBAL_VALUES: Final = {
@@ -104,7 +105,7 @@ def _run(
     formatter = options.get("formatter", "table")
     is_quiet = "quiet" in options or "silent" in options or formatter in ("json", "csv")
     if verb.banner and not is_quiet:
-        print(_filled(verb.banner, arguments, options), flush=True)
+        print(_filled(verb, arguments, options), flush=True)
     request: dict[str, object] = {
         "verb": verb.name,
         "arguments": arguments,
@@ -204,6 +205,8 @@ def _arguments(verb: Verb, parsed: Line) -> list[str]:
                 f" {','.join(sorted(set(unknown)))} are not supported\n\n{usage(verb)}"
             )
         arguments = arguments or list(verb.columns)
+    if not parsed.options.get("priority", "0").removeprefix("-").isdigit():
+        raise UsageError(_invalid(parsed, f"--priority : {parsed.options['priority']}"))
     if verb.name in PASSWORD_VERBS and len(arguments) == 1:
         arguments.append(_read_password())
     return arguments
@@ -215,7 +218,7 @@ def _read_password() -> str:
     return sys.stdin.readline().rstrip("\r\n")
 
 
-def _filled(template: str, arguments: list[str], options: dict[str, str]) -> str:
+def _filled(verb: Verb, arguments: list[str], options: dict[str, str]) -> str:
     conditions = [
         f"queue is {name.removeprefix('if-')}" for name in ("if-empty", "if-unused") if name in options
     ]
@@ -225,8 +228,16 @@ def _filled(template: str, arguments: list[str], options: dict[str, str]) -> str
         "on": f' on "{arguments[1]}"' if len(arguments) > 1 else "",
         "if": f" if {' and '.join(conditions)}" if conditions else "",
         "priority": options.get("priority", "0"),
+        "which": _whose_limits(verb.name, options),
+        "limit": "all limits" if arguments[1:] == ["all"] else f'"{"".join(arguments[1:2])}" limit',
     }
-    return plain_lines(template.format(*arguments, **values))
+    return plain_lines(verb.banner.format(*arguments, **values))
+
+
+def _whose_limits(verb: str, options: dict[str, str]) -> str:
+    if verb == "list_user_limits":
+        return "all users" if "global" in options else f'user "{options.get("user", DEFAULT_USER)}"'
+    return "all vhosts" if "global" in options else f'vhost "{options.get("vhost", DEFAULT_VHOST)}"'
 
 
 def plain_lines(text: str) -> str:

@@ -54,6 +54,7 @@ _BINDING_COLUMNS: Final = (
 _CONSUMER_COLUMNS: Final = (
     "queue_name", "channel_pid", "consumer_tag", "ack_required", "prefetch_count", "active", "arguments",
 )  # fmt: skip
+_POLICY_COLUMNS: Final = ("vhost", "name", "pattern", "apply-to", "definition", "priority")
 GROUPS: Final[dict[str, tuple[Verb, ...]]] = {
     "Users": (
         Verb(
@@ -146,6 +147,67 @@ GROUPS: Final[dict[str, tuple[Verb, ...]]] = {
             "list_vhosts", "[<column> ...]", "Lists vhosts", "Listing vhosts ...", most=None,
             columns=("name",), more_columns=("description", "tags", "default_queue_type", "tracing"),
             arguments_are_columns=True,
+        ),
+    ),
+    "Policies": (
+        Verb(
+            "set_policy",
+            "[-p <vhost>] [--priority <priority>] [--apply-to <apply-to>] <name> <pattern> <definition>",
+            "Sets a policy",
+            'Setting policy "{0}" for pattern "{1}" to "{2}" with priority "{priority}" for vhost'
+            ' "{vhost}" ...',
+            least=3, most=3, has_vhost=True, values=("priority", "apply-to"),
+        ),
+        Verb(
+            "clear_policy", "[-p <vhost>] <name>", "Clears a policy",
+            'Clearing policy "{0}" on vhost "{vhost}" ...', least=1, most=1, has_vhost=True,
+        ),
+        Verb(
+            "list_policies", "[-p <vhost>]", "Lists policies", 'Listing policies for vhost "{vhost}" ...',
+            has_vhost=True, columns=_POLICY_COLUMNS,
+        ),
+        Verb(
+            "set_operator_policy",
+            "[-p <vhost>] [--priority <priority>] [--apply-to <apply-to>] <name> <pattern> <definition>",
+            "Sets an operator policy, which limits what policies and arguments allow",
+            'Setting operator policy override "{0}" for pattern "{1}" to "{2}" with priority "{priority}" for'
+            ' vhost "{vhost}" ...',
+            least=3, most=3, has_vhost=True, values=("priority", "apply-to"),
+        ),
+        Verb(
+            "clear_operator_policy", "[-p <vhost>] <name>", "Clears an operator policy",
+            'Clearing operator policy "{0}" on vhost "{vhost}" ...', least=1, most=1, has_vhost=True,
+        ),
+        Verb(
+            "list_operator_policies", "[-p <vhost>]", "Lists operator policies",
+            'Listing operator policy overrides for vhost "{vhost}" ...', has_vhost=True,
+            columns=_POLICY_COLUMNS,
+        ),
+    ),
+    "Limits": (
+        Verb(
+            "set_vhost_limits", "[-p <vhost>] <definition>", "Sets the limits of a vhost",
+            'Setting vhost limits to "{0}" for vhost "{vhost}" ...', least=1, most=1, has_vhost=True,
+        ),
+        Verb(
+            "clear_vhost_limits", "[-p <vhost>]", "Clears the limits of a vhost",
+            'Clearing vhost "{vhost}" limits ...', has_vhost=True,
+        ),
+        Verb(
+            "list_vhost_limits", "[-p <vhost>] [--global]", "Shows the limits of a vhost, or of all",
+            "Listing limits for {which} ...", has_vhost=True, flags=("global",),
+        ),
+        Verb(
+            "set_user_limits", "<username> <definition>", "Sets the limits of a user",
+            'Setting user limits to "{1}" for user "{0}" ...', least=2, most=2,
+        ),
+        Verb(
+            "clear_user_limits", "<username> <limit>|all", "Clears a limit of a user, or all",
+            'Clearing {limit} for user "{0}" ...', least=2, most=2,
+        ),
+        Verb(
+            "list_user_limits", "[--user <username>] [--global]", "Shows the limits of a user, or of all",
+            "Listing limits for {which} ...", values=("user",), flags=("global",),
         ),
     ),
     "What there is": (

@@ -139,23 +139,34 @@ class QueueArguments:
         _check(resource, table, _CHECKS)
         if queue_type == QUORUM:
             _check_quorum_flags(resource, durable, exclusive, auto_delete)
-        delivery_limit = integer(table, "x-delivery-limit")
+        return QueueArguments.of_valid(table, table)
+
+    @staticmethod
+    def of_valid(table: Table, effective: Table) -> QueueArguments:
+        """Read arguments that have been checked.
+
+        Args:
+            table: as received, for showing and comparing.
+            effective: the same with those of the policies of the queue.
+        """
+        queue_type = _type_of(table)
+        delivery_limit = integer(effective, "x-delivery-limit")
         if delivery_limit is None and queue_type == QUORUM:
             delivery_limit = QUORUM_DELIVERY_LIMIT
         return QueueArguments(
             table,
             queue_type,
-            message_ttl_ms=integer(table, "x-message-ttl"),
-            expires_ms=integer(table, "x-expires"),
-            max_length=integer(table, "x-max-length"),
-            max_length_bytes=integer(table, "x-max-length-bytes"),
-            overflow=_overflow(longstr(table, "x-overflow"), queue_type),
-            dead_letter_exchange=longstr(table, X_DEAD_LETTER_EXCHANGE),
-            dead_letter_routing_key=longstr(table, "x-dead-letter-routing-key"),
-            max_priority=integer(table, "x-max-priority") or None,
-            single_active_consumer=boolean(table, "x-single-active-consumer") or False,
+            message_ttl_ms=integer(effective, "x-message-ttl"),
+            expires_ms=integer(effective, "x-expires"),
+            max_length=integer(effective, "x-max-length"),
+            max_length_bytes=integer(effective, "x-max-length-bytes"),
+            overflow=_overflow(longstr(effective, "x-overflow"), queue_type),
+            dead_letter_exchange=longstr(effective, X_DEAD_LETTER_EXCHANGE),
+            dead_letter_routing_key=longstr(effective, "x-dead-letter-routing-key"),
+            max_priority=integer(effective, "x-max-priority") or None,
+            single_active_consumer=boolean(effective, "x-single-active-consumer") or False,
             delivery_limit=None if delivery_limit is None or delivery_limit < 0 else delivery_limit,
-            consumer_timeout_ms=integer(table, X_CONSUMER_TIMEOUT),
+            consumer_timeout_ms=integer(effective, X_CONSUMER_TIMEOUT),
         )
 
     @staticmethod

@@ -103,6 +103,17 @@ class Queue:
     def __repr__(self) -> str:
         return f"<Queue {self.name!r} ready={self.messages_ready} unacked={self.messages_unacknowledged}>"
 
+    def change_arguments(self, arguments: QueueArguments) -> None:
+        """Follow a change of the policies: it holds at once, a message TTL for the messages to come."""
+        expires_before = self.arguments.expires_ms
+        self.arguments = arguments
+        self._is_limited = arguments.max_length is not None or arguments.max_length_bytes is not None
+        self.may_refuse = self._is_limited and arguments.overflow != DROP_HEAD
+        if arguments.expires_ms != expires_before:
+            self.touch()
+        self.drop_over_limit()
+        self.turn.touched[self] = None
+
     @property
     def messages_ready(self) -> int:
         """How many messages wait."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Final
 
 from leveret.broker.model.arguments import (
@@ -16,6 +17,7 @@ from leveret.broker.model.deduplication import window_of_queue
 from leveret.broker.model.exchange import ALTERNATE_EXCHANGE, Exchange, check_exchange_type
 from leveret.broker.model.grants import EXCHANGE, QUEUE, TOPIC
 from leveret.broker.model.message_properties import parse_expiration, visible_routing_keys
+from leveret.broker.model.policies import EXCHANGES, OPERATOR_POLICY, POLICY, Policy, PolicySet, with_policy
 from leveret.broker.model.queue import Queue
 from leveret.broker.model.random_choice import LocalRandomMatcher, check_local_destination
 from leveret.broker.model.recent_history import RecentHistoryMatcher
@@ -29,6 +31,8 @@ from leveret.storage.changes import (
     ExchangeDeclared,
     ExchangeDeleted,
     ExchangeQueueDeclared,
+    ParameterCleared,
+    ParameterSet,
     QueueDeclared,
     StoredExchangeQueue,
     StoredQueue,
@@ -57,6 +61,8 @@ PREDECLARED: Final = (
     ("amq.match", "headers", False),
     ("amq.rabbitmq.trace", "topic", True),
 )  # name, type, internal; all are durable
+VHOST_LIMITS: Final = "vhost-limits"
+MAX_QUEUES: Final = "max-queues"
 NAME_BYTES: Final = 16  # of randomness in a name made by the server
 ROUTES_MAX: Final = 100_000  # cached routes; more and the cache starts again
 
@@ -131,7 +137,9 @@ class VHost:
         "default_queue_type",
         "description",
         "exchanges",
+        "limits",
         "name",
+        "policies",
         "queues",
         "queues_by_id",
         "replies",
@@ -150,6 +158,8 @@ class VHost:
         self.tags: tuple[str, ...] = ()
         self.default_queue_type: str = ""  # of durable queues that are declared without a type
         self.connection_count: int = 0
+        self.limits: dict[str, int] = {}  # name of a limit -> value; a negative one is none
+        self.policies: PolicySet = PolicySet()
         self.queues: dict[str, Queue] = {}
         self.queues_by_id: dict[int, Queue] = {}
         self.exchanges: dict[str, Exchange] = {}
@@ -247,6 +257,7 @@ class VHost:
         exchange = Exchange(self.name, name, type_name, durable, auto_delete, internal, arguments)
         queue_id = self._queue_ids.allocate() if exchange.keeps else 0
         self.exchanges[name] = exchange
+        self._apply_policy_to_exchange(exchange)
         self.routes.clear()
         if durable:
             self.turn.define(
@@ -423,6 +434,7 @@ class VHost:
             check_equivalent_queue(existing, durable and not exclusive, auto_delete, arguments)
             existing.touch()
             return existing
+        self._require_room_for_queue(name)
         dead_letter_exchange = longstr(arguments, X_DEAD_LETTER_EXCHANGE)
         if dead_letter_exchange is not None:
             connection.grants.require_read(QUEUE, name)
@@ -435,6 +447,7 @@ class VHost:
             exclusive=exclusive,
             auto_delete=auto_delete,
         )
+        parsed = self._under_policy(name, parsed)
         durable = durable and not exclusive
         owner = connection if exclusive else None
         window = window_of_queue(arguments)
@@ -447,6 +460,13 @@ class VHost:
         if durable:
             self.turn.define(QueueDeclared(queue.id, self.name, name, auto_delete, encode_table(arguments)))
         return queue
+
+    def _require_room_for_queue(self, name: str) -> None:
+        limit = self.limits.get(MAX_QUEUES, -1)
+        if 0 <= limit <= len(self.queues):
+            raise PreconditionFailed(
+                f"cannot declare queue '{name}': queue limit in vhost '{self.name}' ({limit}) is reached"
+            )
 
     def _with_default_type(self, arguments: Table, applies: bool) -> Table:
         """Add the vhost's default type to the arguments of a queue that names none."""
@@ -525,6 +545,73 @@ class VHost:
         self.exchanges.clear()
         self.routes.clear()
         self._topology = Topology()
+
+    # -- policies and limits
+
+    def set_policy(self, kind: str, policy: Policy) -> None:
+        """Set a policy or an operator policy that has been validated; it holds at once."""
+        self.policies.set(kind, policy)
+        self._apply_policies()
+        self.turn.define(ParameterSet(self.name, kind, policy.name, policy.to_json()))
+
+    def clear_policy(self, kind: str, name: str) -> bool:
+        """Clear a policy or an operator policy.
+
+        Returns:
+            whether it was there.
+        """
+        if not self.policies.clear(kind, name):
+            return False
+        self._apply_policies()
+        self.turn.define(ParameterCleared(self.name, kind, name))
+        return True
+
+    def set_limits(self, limits: dict[str, int]) -> None:
+        """Replace the limits."""
+        self.limits = limits
+        self.turn.define(ParameterSet(self.name, VHOST_LIMITS, "limits", json.dumps(limits, sort_keys=True)))
+
+    def clear_limits(self) -> None:
+        """Have no limits any more."""
+        self.limits = {}
+        self.turn.define(ParameterCleared(self.name, VHOST_LIMITS, "limits"))
+
+    def restore_parameter(self, stored: ParameterSet) -> None:
+        """Bring back a policy or the limits; before the queues."""
+        if stored.component in (POLICY, OPERATOR_POLICY):
+            self.policies.set(stored.component, Policy.from_json(stored.name, stored.value))
+            self._apply_policies()
+        elif stored.component == VHOST_LIMITS:
+            self.limits = {str(name): int(value) for name, value in json.loads(stored.value).items()}
+
+    def _apply_policies(self) -> None:
+        self.routes.clear()
+        for exchange in self.exchanges.values():
+            self._apply_policy_to_exchange(exchange)
+        for queue in self.queues.values():
+            arguments = self._under_policy(
+                queue.name, QueueArguments.of_valid(queue.arguments.table, queue.arguments.table)
+            )
+            if arguments != queue.arguments:
+                queue.change_arguments(arguments)
+
+    def _under_policy(self, name: str, declared: QueueArguments) -> QueueArguments:
+        """Return what holds for a queue: its arguments and its policies together."""
+        if not self.policies:
+            return declared
+        definition = self.policies.applied(name, declared.queue_type).definition
+        if not definition:
+            return declared
+        return QueueArguments.of_valid(declared.table, with_policy(declared.table, definition))
+
+    def _apply_policy_to_exchange(self, exchange: Exchange) -> None:
+        if not exchange.name:
+            return
+        alternate = longstr(exchange.arguments, ALTERNATE_EXCHANGE)
+        if alternate is None and self.policies:
+            definition = self.policies.applied(exchange.name, EXCHANGES).definition
+            alternate = definition.get(ALTERNATE_EXCHANGE)
+        exchange.alternate_exchange = alternate
 
     # -- routing
 
@@ -618,6 +705,7 @@ class VHost:
             stored.internal,
             decode_table(stored.arguments)[0],
         )
+        self._apply_policy_to_exchange(self.exchanges[stored.name])
 
     def restore_exchange_queue(self, stored: StoredExchangeQueue) -> None:
         """Bring back what a durable exchange keeps; messages stay in the store until their time is near."""
@@ -633,6 +721,7 @@ class VHost:
         parsed = QueueArguments.from_table(
             stored.name, self.name, arguments, durable=True, exclusive=False, auto_delete=stored.auto_delete
         )
+        parsed = self._under_policy(stored.name, parsed)
         window = window_of_queue(arguments)
         queue = self._make_queue(stored.name, stored.queue_id, True, None, stored.auto_delete, parsed, window)
         self._queue_ids.reserve(stored.queue_id)

@@ -6,9 +6,12 @@ JSON does: a list of [name, type, value].
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from leveret.broker.model.exchange import Exchange
+from leveret.broker.model.policies import EXCHANGES, OPERATOR_POLICY, POLICY
+from leveret.broker.model.queue import Queue
 from leveret.broker.model.terms import type_name
 from leveret.protocol.handshake import State, read_client_properties
 from leveret.protocol.tables import STRING_TAGS, Array, Field, Table
@@ -20,7 +23,6 @@ if TYPE_CHECKING:
     from leveret.broker.model.channel import Channel
     from leveret.broker.model.connection import Connection
     from leveret.broker.model.consumer import Consumer
-    from leveret.broker.model.queue import Queue
     from leveret.broker.model.vhost import VHost
     from leveret.broker.server.node import Node
     from leveret.broker.server.session import Session
@@ -75,6 +77,27 @@ def _of_queue(get: Callable[[Queue], object]) -> Callable[[Any], object]:
     return of_pair
 
 
+def _policy(which: str) -> Callable[[Any], object]:
+    """Return what shows the name of the policy or operator policy that applies."""
+
+    def of_pair(pair: tuple[VHost, Queue | Exchange]) -> object:
+        vhost, thing = pair
+        if not thing.name:
+            return ""  # the default exchange has none
+        kind = thing.arguments.queue_type if isinstance(thing, Queue) else EXCHANGES
+        applied = vhost.policies.applied(thing.name, kind)
+        policy = applied.policy if which == POLICY else applied.operator_policy
+        return policy.name if policy is not None else ""
+
+    return of_pair
+
+
+def _effective(pair: tuple[VHost, Queue]) -> object:
+    vhost, queue = pair
+    definition = vhost.policies.applied(queue.name, queue.arguments.queue_type).definition
+    return json.dumps(definition, separators=(",", ":")) if definition else ""
+
+
 def _exclusive_tag(queue: Queue) -> str:
     return queue.consumers[0].tag if queue.exclusive_consumer and queue.consumers else ""
 
@@ -90,6 +113,9 @@ QUEUE: Final[dict[str, Callable[[Any], object]]] = {
     "auto_delete": _of_queue(lambda queue: queue.auto_delete),
     "exclusive": _of_queue(lambda queue: queue.owner is not None),
     "arguments": _of_queue(lambda queue: table_as_list(queue.arguments.table)),
+    "policy": _policy(POLICY),
+    "operator_policy": _policy(OPERATOR_POLICY),
+    "effective_policy_definition": _effective,
     "pid": _of_queue(lambda queue: f"<leveret.queue.{queue.id}>"),
     "owner_pid": _of_queue(lambda queue: queue.owner.name if queue.owner is not None else ""),
     "exclusive_consumer_tag": _of_queue(_exclusive_tag),
@@ -121,6 +147,7 @@ EXCHANGE: Final[dict[str, Callable[[Any], object]]] = {
     "auto_delete": _of_exchange(lambda exchange: exchange.auto_delete),
     "internal": _of_exchange(lambda exchange: exchange.internal),
     "arguments": _of_exchange(lambda exchange: table_as_list(exchange.arguments)),
+    "policy": _policy(POLICY),
 }
 
 

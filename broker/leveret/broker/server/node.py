@@ -140,6 +140,8 @@ class Node:
         for name in names:
             if name not in self.vhosts:
                 self.add_vhost(name)
+        for parameter in snapshot.parameters:
+            self.vhosts[parameter.vhost].restore_parameter(parameter)
         for exchange in snapshot.exchanges:
             self.vhosts[exchange.vhost].restore_exchange(exchange)
         for kept in snapshot.exchange_queues:

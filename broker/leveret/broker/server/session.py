@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 from pamqp import commands
 
+from leveret.broker.access import MAX_CHANNELS, MAX_CONNECTIONS
 from leveret.broker.methods import HANDLERS
 from leveret.broker.methods.basic import basic_publish, basic_settle
 from leveret.broker.model.channel import Channel
@@ -357,6 +358,13 @@ class Session:
             raise NotAllowed(
                 f"number of channels opened ({limit}) has reached the negotiated channel_max ({limit})"
             )
+        user = connection.user
+        if user.has_reached(MAX_CHANNELS, user.channel_count):
+            raise NotAllowed(
+                f"number of channels opened for user '{user.name}' has reached the maximum allowed user limit"
+                f" of ({user.limits[MAX_CHANNELS]})"
+            )
+        user.channel_count += 1
         connection.channels[number] = Channel(connection, number)
         self._reader.open_channel(number)
         connection.send(number, make(commands.Channel.OpenOk))
@@ -364,6 +372,7 @@ class Session:
     def _close_channel(self, connection: Connection, channel: Channel) -> None:
         """Give up what a channel holds: unacked messages go back, consumers are gone."""
         del connection.channels[channel.number]
+        connection.user.channel_count -= 1
         channel.is_closed = True
         channel.send_confirms(self.node.turn.durable)  # of what was done before; there will be no other turn
         channel.pending_confirms.clear()
@@ -562,12 +571,21 @@ class Session:
         user = self.user
         assert user is not None
         grants = self.node.authority.grants(user, vhost.name)
-        if grants is None:
-            raise NotAllowed(
-                f"access to vhost '{vhost.name}' refused for user '{user.name}'",
-                class_id(method),
-                method_id(method),
+        refusal = ""
+        if 0 <= (limit := vhost.limits.get(MAX_CONNECTIONS, -1)) <= vhost.connection_count:
+            refusal = (
+                f"access to vhost '{vhost.name}' refused for user '{user.name}':"
+                f" connection limit ({limit}) is reached"
             )
+        elif user.has_reached(MAX_CONNECTIONS, user.connection_count):
+            refusal = (
+                f"connection refused for user '{user.name}': user connection limit"
+                f" ({user.limits[MAX_CONNECTIONS]}) is reached"
+            )
+        elif grants is None:
+            refusal = f"access to vhost '{vhost.name}' refused for user '{user.name}'"
+        if refusal or grants is None:
+            raise NotAllowed(refusal, class_id(method), method_id(method))
         connection = Connection(self.node.turn, self.name, self.outbox, user, vhost, grants)
         connection.count_in()
         connection.channel_max = self._tuned_channel_max
