@@ -6,6 +6,7 @@ Source: RabbitMQ guides "Queues" (durability) and "Reliability".
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace as replace_fields
 
 import pytest
 from pamqp import commands
@@ -395,3 +396,20 @@ def test_a_message_that_left_while_its_batch_was_written_does_not_come_back() ->
     broker.release_store()
     broker.crash()
     assert broker.channel().ready("q") == 0
+
+
+def test_an_exchange_of_a_type_that_nobody_knows_any_more_stays_and_routes_nowhere() -> None:
+    broker = Broker()
+    channel = broker.channel()
+    channel.declare_exchange("e", "fanout", durable=True)
+    channel.declare("q", durable=True)
+    channel.bind("q", "e")
+    stored = broker.disk.exchanges["/", "e"]
+    broker.disk.exchanges["/", "e"] = replace_fields(stored, type="x-of-the-future")
+    broker.restart()
+    channel = broker.channel()
+    channel.publish("k", b"m", exchange="e", mandatory=True)
+    assert [message.body for message in channel.returned()] == [b"m"]
+    channel.call(commands.Exchange.Delete, exchange="e")
+    broker.restart()
+    assert ("/", "e") not in broker.disk.exchanges

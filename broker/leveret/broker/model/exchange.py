@@ -56,6 +56,16 @@ def _deduplicating_matcher(arguments: Table) -> Matcher:
     return FanoutMatcher(arguments)
 
 
+class UnknownTypeMatcher(FanoutMatcher):
+    """Stands for a type that only another version of Leveret knows: routes nowhere."""
+
+    __slots__ = ()
+
+    def destinations(self, routing_keys: list[str], headers: Table | None) -> Collection[Destination]:
+        """Find nothing."""
+        return ()
+
+
 EXCHANGE_TYPES: Final[dict[str, Callable[[Table], Matcher]]] = {
     "direct": DirectMatcher,
     "fanout": FanoutMatcher,
@@ -122,7 +132,8 @@ class Exchange:
         arguments: Table | None = None,
         matcher: Matcher | None = None,
     ) -> None:
-        check_exchange_type(type_name)
+        if matcher is None:
+            check_exchange_type(type_name)
         self.vhost_name = vhost_name
         self.name = name
         self.type_name = type_name

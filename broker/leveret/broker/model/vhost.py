@@ -14,7 +14,13 @@ from leveret.broker.model.arguments import (
 )
 from leveret.broker.model.deduplicating_queue import DeduplicatingQueue
 from leveret.broker.model.deduplication import window_of_queue
-from leveret.broker.model.exchange import ALTERNATE_EXCHANGE, Exchange, check_exchange_type
+from leveret.broker.model.exchange import (
+    ALTERNATE_EXCHANGE,
+    EXCHANGE_TYPES,
+    Exchange,
+    UnknownTypeMatcher,
+    check_exchange_type,
+)
 from leveret.broker.model.grants import EXCHANGE, QUEUE, TOPIC
 from leveret.broker.model.message_properties import parse_expiration, visible_routing_keys
 from leveret.broker.model.policies import EXCHANGES, OPERATOR_POLICY, POLICY, Policy, PolicySet, with_policy
@@ -695,7 +701,8 @@ class VHost:
     # -- restart
 
     def restore_exchange(self, stored: ExchangeDeclared) -> None:
-        """Bring back a durable exchange."""
+        """Bring back a durable exchange; one of a type that nobody knows any more routes nowhere."""
+        arguments = decode_table(stored.arguments)[0]
         self.exchanges[stored.name] = Exchange(
             self.name,
             stored.name,
@@ -703,7 +710,8 @@ class VHost:
             True,
             stored.auto_delete,
             stored.internal,
-            decode_table(stored.arguments)[0],
+            arguments,
+            None if stored.type in EXCHANGE_TYPES else UnknownTypeMatcher(arguments),
         )
         self._apply_policy_to_exchange(self.exchanges[stored.name])
 
