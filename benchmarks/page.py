@@ -92,16 +92,15 @@ def chart(findings: Findings) -> str:
 
 def page(findings: Findings) -> str:
     """Return the page as Markdown."""
-    rows = findings.rows
+    rows, brokers = findings.rows, findings.brokers
     parts = [
         "# Benchmarks",
         MADE,
         _introduction(findings),
-        f"![Rates of {' and '.join(findings.brokers)}, as bars]({CHART})",
+        f"![Rates of {' and '.join(brokers)}, as bars]({CHART})",
         "## Rate and CPU",
         "CPU is what the broker used, in seconds for a million messages published, operations or\n"
-        "connections. It is the steadiest figure: compare it first. A ratio is that of the first broker to\n"
-        "the second.",
+        "connections. It is the steadiest figure: compare it first." + _ratio_note(brokers),
         _rates(findings, rows),
         "## Latency",
         "Only where the broker is not full all the time: elsewhere it tells how long the queues were. At a\n"
@@ -115,6 +114,11 @@ def page(findings: Findings) -> str:
         "Where the time goes: [How fast it is, and why](../explanation/performance.md).",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _ratio_note(brokers: Sequence[str]) -> str:
+    names = [each.partition(" ")[0] for each in brokers]
+    return f" A ratio is {' by '.join(names)}." if len(names) > 1 else ""
 
 
 def _introduction(findings: Findings) -> str:

@@ -133,12 +133,12 @@ def version(command: str) -> str:
 
 def parse() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description="Measure Leveret beside RabbitMQ.")
+    parser = argparse.ArgumentParser("make bench", description="Measure Leveret beside RabbitMQ.")
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help="only these; the page is left alone")
     parser.add_argument("--quick", action="store_true", help="a short look; the page is left alone")
     parser.add_argument("--rounds", type=int, help=f"runs of each scenario ({ROUNDS}; quick {QUICK_ROUNDS})")
     parser.add_argument("--seconds", type=float, help=f"of each run ({SECONDS}; quick {QUICK_SECONDS})")
-    parser.add_argument("--only-leveret", action="store_true", help="leave RabbitMQ out")
+    parser.add_argument("--only-leveret", action="store_true", help="leave RabbitMQ out, and the page alone")
     parser.add_argument(
         "--leveret",
         default=f"{shlex.quote(sys.executable)} -m leveret serve",
@@ -158,7 +158,7 @@ def main() -> int:
     choice = parse()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     names = [name for name in ORDER if not choice.scenarios or name in choice.scenarios]
-    is_trial = choice.quick or choice.scenarios
+    is_trial = choice.quick or choice.scenarios or choice.only_leveret
     complaints: list[str] = []
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="leveret-bench-", dir=DATA) as folder:

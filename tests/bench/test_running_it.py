@@ -15,6 +15,7 @@ from tests.bench.dying import broker_that_dies
 from tests.docs.broker import running_broker
 
 from leveret.broker.bench.scenarios import SCENARIOS
+from leveret.broker.cli import main
 
 LEVERET = [sys.executable, "-m", "leveret"]
 
@@ -97,18 +98,19 @@ def test_for_people_there_are_tables_and_what_they_mean(url: str) -> None:
         (["--secnds", "1"], "--secnds"),
     ],
 )
-def test_a_wrong_argument_is_told_in_one_line(arguments: list[str], about: str) -> None:
-    run = bench(*arguments)
-    assert run.returncode == 64
-    assert run.stdout == ""
-    assert run.stderr.count("\n") == 1
-    assert about in run.stderr
+def test_a_wrong_argument_is_told_in_one_line(
+    arguments: list[str], about: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", *arguments]) == 64
+    output, errors = capsys.readouterr()
+    assert output == ""
+    assert errors.count("\n") == 1
+    assert about in errors
 
 
-def test_a_broker_that_is_not_there_is_told_in_one_line() -> None:
-    run = bench("transient", "--url", "amqp://guest:secret@127.0.0.1:1/")
-    assert run.returncode == 69
-    assert run.stderr == "leveret: amqp://127.0.0.1:1/: cannot connect: Connection refused\n"
+def test_a_broker_that_is_not_there_is_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "transient", "--url", "amqp://guest:secret@127.0.0.1:1/"]) == 69
+    assert capsys.readouterr().err == "leveret: amqp://127.0.0.1:1/: cannot connect: Connection refused\n"
 
 
 def test_a_refused_login_is_told_with_the_brokers_words(url: str) -> None:
