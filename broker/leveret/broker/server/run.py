@@ -22,6 +22,7 @@ from leveret.broker.control_socket import control_path
 from leveret.broker.logs import configure, get_logger
 from leveret.broker.server.committer import Committer, Failed
 from leveret.broker.server.control import ControlServer
+from leveret.broker.server.giving_back import give_back_memory
 from leveret.broker.server.loop import BACKLOG, SocketLoop, Waker
 from leveret.broker.server.node import Node
 from leveret.broker.server.resources import watch
@@ -176,6 +177,7 @@ async def _run(
         )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_heed_signals, signals, node, loop, waker, settings, reread)
+            nursery.start_soon(give_back_memory, lambda: node.turn.memory_bytes)
             nursery.start_soon(watch, node, settings, store, waker.wake)
             if control is not None:
                 nursery.start_soon(control.run)
