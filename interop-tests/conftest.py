@@ -11,6 +11,7 @@ import contextlib
 import os
 import signal
 import socket
+import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Generator, Iterator
@@ -40,6 +41,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=os.environ.get("INTEROP_BROKER_URL", DEFAULT_URL),
         metavar="URL",
         help="AMQP URL of the broker under test (or INTEROP_BROKER_URL; default: %(default)s)",
+    )
+
+    parser.addoption(
+        "--ctl",
+        default=os.environ.get("INTEROP_CTL"),
+        metavar="COMMAND",
+        help="rabbitmqctl or the like, for that broker (or INTEROP_CTL); tests that need it are skipped without",
     )
 
 
@@ -112,6 +120,61 @@ def broker(request: pytest.FixtureRequest) -> Broker:
     except OSError as error:
         pytest.exit(f"no broker at {address.host}:{address.port}: {error}", returncode=2)
     return address
+
+
+class Ctl:
+    """Administers the broker under test with rabbitmqctl's verbs, and cleans up."""
+
+    def __init__(self, command: str) -> None:
+        self._command = command.split()
+        self._undo: list[tuple[str, ...]] = []
+
+    def run(self, *line: str) -> tuple[int, str, str]:
+        """Run a verb; exit code, output, errors."""
+        done = subprocess.run([*self._command, *line], capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout, done.stderr
+
+    def ok(self, *line: str) -> str:
+        """Run a verb that must succeed; what it prints but for banners."""
+        code, out, err = self.run("-q", *line)
+        assert code == 0, err
+        return out
+
+    def add_user(self, configure: str = "", write: str = "", read: str = "") -> tuple[str, str]:
+        """Make a user with permissions in the vhost "/"; name and password."""
+        name, password = Names.text("it.u"), Names.text("it.pw")
+        self.ok("add_user", name, password)
+        self._undo.append(("delete_user", name))
+        self.ok("set_permissions", name, configure, write, read)
+        return name, password
+
+    def add_vhost(self) -> str:
+        """Make a vhost that guest may do everything in; its name."""
+        name = Names.text("it.v")
+        self.ok("add_vhost", name)
+        self._undo.append(("delete_vhost", name))
+        self.ok("set_permissions", "-p", name, "guest", ".*", ".*", ".*")
+        return name
+
+    def later(self, *line: str) -> None:
+        """Run a verb after the test."""
+        self._undo.append(line)
+
+    def clean_up(self) -> None:
+        """Undo what was made."""
+        for line in reversed(self._undo):
+            self.run(*line)
+
+
+@pytest.fixture
+def ctl(request: pytest.FixtureRequest) -> Iterator[Ctl]:
+    """rabbitmqctl, or what is like it."""
+    command = request.config.getoption("--ctl")
+    if command is None:
+        pytest.skip("no --ctl for this broker")
+    found = Ctl(command)
+    yield found
+    found.clean_up()
 
 
 class Janitor:

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import matrix
 import programs
-from starting import ROOT, STOP_S, CannotRun, install_packages, running_leveret, running_rabbitmq
+from starting import CTL, ROOT, STOP_S, CannotRun, install_packages, running_leveret, running_rabbitmq
 
 HERE = Path(__file__).resolve().parent
 PASSED, FAILED, ERROR, SKIPPED, MISSING = "passed", "FAILED", "ERROR", "skipped", "not run"
@@ -83,6 +83,8 @@ def run_suite(name: str, url: str, directory: Path, pytest_arguments: list[str])
     results = directory / f"{name}.xml"
     started = time.monotonic()
     command = [sys.executable, "-m", "pytest", str(HERE), "-q", "--broker", url, f"--junitxml={results}"]
+    if (script := directory / name.lower() / CTL).exists():
+        command += ["--ctl", str(script)]
     code = run_pytest([*command, "-p", "no:cacheprovider", *pytest_arguments])
     run.seconds = time.monotonic() - started
     if code not in (0, 1) or not results.exists():

@@ -27,6 +27,7 @@ PLUGINS = (
     "rabbitmq_recent_history_exchange",
     "rabbitmq_sharding",
 )  # bundled with RabbitMQ, for their exchange types
+CTL = "ctl"  # beside the data of a broker: a script with rabbitmqctl's verbs for it
 RABBITMQ_START_S, LEVERET_START_S, STOP_S = 90, 30, 20
 POLL_S = 0.02  # between two looks whether a broker answers
 
@@ -168,6 +169,8 @@ def running_rabbitmq(directory: Path, install: bool, plugins: tuple[str, ...] = 
         "ERL_EPMD_ADDRESS": "127.0.0.1",
         "ERL_EPMD_PORT": str(epmd),
     }
+    rabbitmqctl = script.with_name("rabbitmqctl")
+    write_ctl(directory, f"{rabbitmqctl} -n interop-{amqp}@localhost", variables, user)
     started: list[Process] = []
     try:
         if names := shutil.which("epmd"):  # else RabbitMQ starts one, and leaves it
@@ -195,6 +198,8 @@ def running_leveret(directory: Path, command: str | None, complaints: list[str])
     path = os.pathsep.join([*roots, *filter(None, [os.environ.get("PYTHONPATH")])])
     start = shlex.split(command) if command else [sys.executable, "-m", "leveret", "serve"]
     options = ["--host", "127.0.0.1", "--port", "0", "--data", str(directory / "leveret.db")]
+    ctl = f"{shlex.join(start[:-1])} ctl --socket {shlex.quote(str(directory / 'leveret.db.sock'))}"
+    write_ctl(directory, ctl, {"PYTHONPATH": path}, None)
     broker = Process.start(
         [*start, *options], {} if command else {"PYTHONPATH": path}, directory / "leveret.log"
     )
@@ -210,6 +215,15 @@ def running_leveret(directory: Path, command: str | None, complaints: list[str])
         complaints.append("logged a bug")
     if complaints:
         print(f"\nThe end of Leveret's log:\n\n{broker.output()[-6000:]}")
+
+
+def write_ctl(directory: Path, command: str, variables: dict[str, str], user: str | None) -> None:
+    """Write a script that runs rabbitmqctl's verbs for a broker."""
+    settings = " ".join(f"{name}={shlex.quote(value)}" for name, value in variables.items())
+    as_user = f'su -m -s /bin/sh {user} -c \'exec "$0" "$@"\' --' if user else "exec"
+    script = directory / CTL
+    script.write_text(f'#!/bin/sh\ncd /\nexport {settings}\n{as_user} {command} "$@"\n')
+    script.chmod(0o755)
 
 
 def leveret_port(broker: Process) -> int:
