@@ -15,6 +15,7 @@ from wire import Peer
 CASES = {case.name: case for case in read_all()}
 DIFFERENCES = read_differences(list(CASES.values()))
 NOT_THERE_YET = {name for name, case in DIFFERENCES.items() if case.because.startswith(NOT_YET)}
+NO_PLUGIN = "COMMAND_INVALID - unknown exchange type"
 PLAYING_S = 600  # for all cases, which are played before the first is looked at
 
 
@@ -54,4 +55,6 @@ def test_the_answers_are_those_of_rabbitmq(
     transcript = case.told(answers[name])
     if is_leveret and transcript != case.transcript and name in NOT_THERE_YET:
         pytest.xfail(DIFFERENCES[name].because)
+    if not is_leveret and "plugins" in case.file.name and any(NO_PLUGIN in line for line in transcript):
+        pytest.skip("this RabbitMQ runs without the plugin")
     assert transcript == case.transcript
