@@ -15,6 +15,7 @@ from leveret.broker.model import arguments
 from leveret.broker.model.deduplication import DEDUPLICATION
 from leveret.broker.model.exchange import ALTERNATE_EXCHANGE, EXCHANGE_TYPES
 from leveret.broker.model.policies import OPERATOR_KEYS, POLICY_KEYS
+from leveret.broker.model.stream_arguments import X_OFFSET_TRACKING
 from leveret.broker.model.vhost import PREDECLARED
 from leveret.broker.values import readable_size
 from leveret.protocol import errors, sasl, tables
@@ -285,7 +286,7 @@ def test_an_argument_is_kept_if_nothing_reads_it(name: str, field: str) -> None:
 
 def test_every_argument_of_a_consumer_is_there() -> None:
     on_page = states("flag or argument of a consumer | state | remark")
-    known = {*arguments._CONSUMER_CHECKS, *arguments._CONSUMED_BY}
+    known = {*arguments._CONSUMER_CHECKS, *arguments._CONSUMED_BY, X_OFFSET_TRACKING}
     assert {name for name in on_page if name.startswith("x-")} == known
 
 

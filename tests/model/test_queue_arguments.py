@@ -125,7 +125,6 @@ def test_an_empty_type_means_classic(name: str) -> None:
         ("x-queue-version", long(-3), "{value_negative,-3}"),
         ("x-queue-version", text("1"), '"expected integer, got longstr"'),
         ("x-queue-type", text("bogus"), "\"unsupported queue type 'bogus'\""),
-        ("x-queue-type", text("stream"), "\"unsupported queue type 'stream'\""),
         ("x-queue-type", Field("b", 1), "{unacceptable_type,byte}"),
         ("x-queue-type", Field("x", b"classic"), "{unacceptable_type,binary}"),
         ("x-single-active-consumer", text("true"), "{unacceptable_type,longstr}"),

@@ -22,7 +22,6 @@ from leveret.broker.model.replies import PREFIX, REPLY_TO
 from leveret.protocol.content import Envelope, Message
 from leveret.protocol.errors import (
     NO_ROUTE,
-    AccessRefused,
     MethodNotImplemented,
     NotAllowed,
     PreconditionFailed,
@@ -172,12 +171,11 @@ def enqueue(channel: Channel, publish: Publish) -> bool:
             channel.note_published(len(messages), 0, False)
         return True
     batch = 0
-    if messages[0].envelope.persistent:
-        for queue in queues:
-            if queue.durable:
-                batch = channel.turn.batch.number
+    persistent = messages[0].envelope.persistent
     may_refuse = False
     for queue in queues:
+        if queue.durable and (persistent or queue.keeps_transient):
+            batch = channel.turn.batch.number
         if queue.may_refuse:
             may_refuse = True
     if may_refuse and channel.confirms and len(messages) > 1:
@@ -287,6 +285,7 @@ def basic_get(channel: Channel, method: commands.Basic.Get) -> None:
 
     Raises:
         AccessRefused: no permission to read from the queue.
+        MethodNotImplemented: it is a stream.
         NotFound: there is no such queue.
         ResourceLocked: it is exclusive to another connection.
         NotInMemoryError: its head is being read back; the method is to be handled again.
@@ -319,8 +318,9 @@ def basic_consume(channel: Channel, method: commands.Basic.Consume) -> None:
         AccessRefused: no permission to read from the queue, or it is in exclusive use, or it is to be and has
             consumers.
         NotAllowed: the consumer tag is in use on this channel.
+        MethodNotImplemented: it is a stream, and the consumer does not ack.
         NotFound: there is no such queue.
-        PreconditionFailed: an argument is invalid.
+        PreconditionFailed: an argument is invalid; it is a stream, and there is no prefetch limit.
         ResourceLocked: the queue is exclusive to another connection.
 
     Source: AMQP 0-9-1 basic.consume (60, 20).
@@ -336,11 +336,8 @@ def basic_consume(channel: Channel, method: commands.Basic.Consume) -> None:
     queue = vhost.open_queue(name, channel.connection)
     arguments = arguments_of(method)
     priority = check_consumer_arguments(name, vhost.name, arguments, queue.arguments.queue_type)
-    if queue.exclusive_consumer or (
-        method.exclusive and (queue.consumers or queue.arguments.single_active_consumer)
-    ):
-        raise AccessRefused(f"queue '{name}' in vhost '{vhost.name}' in exclusive use")
     consumer = Consumer(channel, queue, tag, method.no_ack, method.exclusive, priority, arguments)
+    queue.admit(consumer)
     channel.consumers[tag] = consumer
     queue.add_consumer(consumer)
     if not method.nowait:

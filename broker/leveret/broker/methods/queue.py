@@ -53,7 +53,7 @@ def queue_declare(channel: Channel, method: commands.Queue.Declare) -> None:
             commands.Queue.DeclareOk,
             queue=queue.name,
             message_count=min(queue.messages_ready, COUNT_MAX),
-            consumer_count=len(queue.consumers),
+            consumer_count=queue.consumer_count,
         )
         if queue.durable:
             channel.send_when_defined(reply)
@@ -117,6 +117,7 @@ def queue_purge(channel: Channel, method: commands.Queue.Purge) -> None:
 
     Raises:
         AccessRefused: no permission to read from the queue.
+        MethodNotImplemented: it is a stream.
         NotFound: there is no such queue.
         ResourceLocked: it is exclusive to another connection.
 

@@ -14,6 +14,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, cast
 
 from leveret.broker.model.equivalence import inequivalent, same_argument
+from leveret.broker.model.stream_arguments import (
+    X_STREAM_FILTER,
+    X_STREAM_MATCH_UNFILTERED,
+    X_STREAM_OFFSET,
+    duration_ms,
+)
 from leveret.broker.model.terms import resource_name, shown, string_term, type_name
 from leveret.protocol.errors import PreconditionFailed
 from leveret.protocol.tables import INTEGER_TAGS, Field, Table, boolean, from_python, integer, longstr
@@ -32,11 +38,18 @@ DROP_HEAD: Final = "drop-head"
 REJECT_PUBLISH: Final = "reject-publish"
 REJECT_PUBLISH_DLX: Final = "reject-publish-dlx"
 
+SEGMENT_BYTES: Final = 500_000_000  # of a stream that does not set it
+SEGMENT_BYTES_MAX: Final = 3_000_000_000
+FILTER_BYTES: Final = range(16, 256)  # that a filter of RabbitMQ's may have
+
 QUORUM_DELIVERY_LIMIT: Final = 20  # of a quorum queue that does not set one
 
 X_QUEUE_TYPE: Final = "x-queue-type"
 X_DEAD_LETTER_EXCHANGE: Final = "x-dead-letter-exchange"
 X_PRIORITY: Final = "x-priority"
+X_MAX_AGE: Final = "x-max-age"
+X_SEGMENT_BYTES: Final = "x-stream-max-segment-size-bytes"
+X_FILTER_BYTES: Final = "x-stream-filter-size-bytes"
 X_CONSUMER_TIMEOUT: Final = "x-consumer-timeout"
 
 _QUEUE_TYPES: Final = {
@@ -83,9 +96,9 @@ _COMPARED: Final[dict[str, tuple[str, ...]]] = {
     STREAM: (
         "x-max-length-bytes",
         X_QUEUE_TYPE,
-        "x-max-age",
-        "x-stream-max-segment-size-bytes",
-        "x-stream-filter-size-bytes",
+        X_MAX_AGE,
+        X_SEGMENT_BYTES,
+        X_FILTER_BYTES,
         "x-initial-cluster-size",
         "x-queue-leader-locator",
     ),
@@ -116,6 +129,8 @@ class QueueArguments:
     single_active_consumer: bool = False
     delivery_limit: int | None = None
     consumer_timeout_ms: int | None = None
+    max_age_ms: int | None = None  # of a stream, and so is the next one
+    segment_bytes: int = SEGMENT_BYTES
 
     @staticmethod
     def from_table(
@@ -137,8 +152,10 @@ class QueueArguments:
         _check(resource, table, _TYPE_CHECK)
         _check_known(resource, table, queue_type)
         _check(resource, table, _CHECKS)
-        if queue_type == QUORUM:
-            _check_quorum_flags(resource, durable, exclusive, auto_delete)
+        if queue_type == STREAM:
+            _check_sizes(table)
+        if queue_type in (QUORUM, STREAM):
+            _check_flags(resource, durable, exclusive, auto_delete)
         return QueueArguments.of_valid(table, table)
 
     @staticmethod
@@ -153,6 +170,7 @@ class QueueArguments:
         delivery_limit = integer(effective, "x-delivery-limit")
         if delivery_limit is None and queue_type == QUORUM:
             delivery_limit = QUORUM_DELIVERY_LIMIT
+        segment_bytes = integer(effective, X_SEGMENT_BYTES)
         return QueueArguments(
             table,
             queue_type,
@@ -167,6 +185,8 @@ class QueueArguments:
             single_active_consumer=boolean(effective, "x-single-active-consumer") or False,
             delivery_limit=None if delivery_limit is None or delivery_limit < 0 else delivery_limit,
             consumer_timeout_ms=integer(effective, X_CONSUMER_TIMEOUT),
+            max_age_ms=duration_ms(longstr(effective, X_MAX_AGE) or ""),
+            segment_bytes=SEGMENT_BYTES if segment_bytes is None else segment_bytes,
         )
 
     @staticmethod
@@ -206,9 +226,10 @@ def check_consumer_arguments(
 
 _CONSUMED_BY: Final[dict[str, tuple[str, ...]]] = {
     "x-cancel-on-ha-failover": (CLASSIC,),
-    "x-stream-offset": (STREAM,),
-    "x-stream-filter": (STREAM,),
-    "x-stream-match-unfiltered": (STREAM,),
+    X_PRIORITY: (CLASSIC, QUORUM),
+    X_STREAM_OFFSET: (STREAM,),
+    X_STREAM_FILTER: (STREAM,),
+    X_STREAM_MATCH_UNFILTERED: (STREAM,),
 }  # argument of a consumer -> types of queue that have it
 
 
@@ -307,7 +328,21 @@ def _not_of_this_type(resource: str, name: str, queue_type: str) -> Precondition
     return PreconditionFailed(f"invalid arg '{name}' for {resource} of queue type {_QUEUE_TYPES[queue_type]}")
 
 
-def _check_quorum_flags(resource: str, durable: bool, exclusive: bool, auto_delete: bool) -> None:
+def _check_sizes(table: Table) -> None:
+    """Check two arguments of streams for which RabbitMQ has a text of its own."""
+    segment_bytes = integer(table, X_SEGMENT_BYTES)
+    if segment_bytes is not None and segment_bytes > SEGMENT_BYTES_MAX:
+        raise PreconditionFailed(f"Exceeded max value for {X_SEGMENT_BYTES}")
+    if X_FILTER_BYTES in table:
+        filter_bytes = integer(table, X_FILTER_BYTES)
+        if filter_bytes is None:
+            raise PreconditionFailed(f"Invalid type for {X_FILTER_BYTES}")
+        if filter_bytes not in FILTER_BYTES:
+            raise PreconditionFailed(f"Invalid value for {X_FILTER_BYTES}")
+
+
+def _check_flags(resource: str, durable: bool, exclusive: bool, auto_delete: bool) -> None:
+    """Refuse flags that only classic queues can have."""
     for is_wrong, flag in (
         (auto_delete, "auto-delete"),
         (exclusive, "exclusive-owner"),
@@ -370,9 +405,16 @@ def _dead_letter_routing_key(field: Field, table: Table) -> str | None:
     )
 
 
+def _max_age(field: Field, table: Table) -> str | None:
+    detail = _string(field, table)
+    if detail is None and duration_ms(shown(field)) is None:
+        return "invalid_max_age"
+    return detail
+
+
 def _queue_type(field: Field, table: Table) -> str | None:
     detail = _string(field, table)
-    if detail is None and _type_of(table) not in (CLASSIC, QUORUM):  # streams: not yet
+    if detail is None and _type_of(table) not in _QUEUE_TYPES:
         return string_term(b"unsupported queue type '" + cast("bytes", field.value) + b"'")
     return detail
 
@@ -419,6 +461,9 @@ _CHECKS: Final[dict[str, Check]] = {
     "x-single-active-consumer": _bool,
     "x-quorum-initial-group-size": _positive,
     "x-queue-leader-locator": _one_of((b"client-local", b"balanced"), "invalid_queue_locator_arg"),
+    X_MAX_AGE: _max_age,
+    X_SEGMENT_BYTES: _not_negative,
+    "x-initial-cluster-size": _positive,
     X_CONSUMER_TIMEOUT: _not_negative,
 }
 

@@ -12,9 +12,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from leveret.broker.model.arguments import DROP_HEAD, REJECT_PUBLISH_DLX
-from leveret.broker.model.backlog import Backlog, Entry
+from leveret.broker.model.backlog import WINDOW_BYTES, WINDOW_MESSAGES, Backlog, Entry
 from leveret.broker.model.dead_letter import EXPIRED, MAXLEN, REJECTED
-from leveret.broker.model.turn import DeadLetter
+from leveret.broker.model.turn import DeadLetter, Load
+from leveret.protocol.errors import AccessRefused
 from leveret.protocol.frames import encode_deliveries
 from leveret.storage.changes import MAX_POSITION, QueueDelivered, StoredMessage
 
@@ -54,6 +55,7 @@ class Queue:
         "exclusive_consumer",
         "id",
         "is_deleted",
+        "keeps_transient",
         "last_used_ms",
         "may_refuse",
         "messages_unacknowledged",
@@ -88,6 +90,7 @@ class Queue:
         self.active_consumer: Consumer | None = None  # where there is a single active consumer: this one
         self._shares_channels: bool = False  # some consumers are on the same channel
         self.is_deleted: bool = False
+        self.keeps_transient: bool = False  # it stores messages whatever their delivery mode
         self.messages_unacknowledged: int = 0
         self.last_used_ms: int = turn.now_ms
         self.armed_at_ms: int = 0  # when the server is to look at deadlines; 0 for never
@@ -118,6 +121,11 @@ class Queue:
     def messages_ready(self) -> int:
         """How many messages wait."""
         return self.backlog.count
+
+    @property
+    def consumer_count(self) -> int:
+        """How many consumers it has."""
+        return len(self.consumers)
 
     # -- messages in
 
@@ -477,6 +485,11 @@ class Queue:
 
     # -- memory and restarts
 
+    def wanted_loads(self) -> list[Load]:
+        """Return what is to be read back, once `Turn.loads` names this queue."""
+        after, up_to = self.backlog.load_range()
+        return [Load(self.backlog.generation, after, up_to, WINDOW_MESSAGES, WINDOW_BYTES)]
+
     def loaded(self, generation: int, rows: list[StoredMessage]) -> None:
         """Take back messages that were read from the store."""
         if generation != self.backlog.generation or self.is_deleted:
@@ -506,6 +519,17 @@ class Queue:
             self.turn.batch.definitions.append(QueueDelivered(self.id, self._delivered_up_to))
 
     # -- consumers
+
+    def admit(self, consumer: Consumer) -> None:
+        """Refuse a consumer that this queue cannot have, before it is added.
+
+        Raises:
+            AccessRefused: the queue is in exclusive use, or is to be and has consumers.
+        """
+        if self.exclusive_consumer or (
+            consumer.exclusive and (self.consumers or self.arguments.single_active_consumer)
+        ):
+            raise AccessRefused(f"queue '{self.name}' in vhost '{self.vhost_name}' in exclusive use")
 
     def add_consumer(self, consumer: Consumer) -> None:
         """Serve one more consumer, last among those of its priority."""

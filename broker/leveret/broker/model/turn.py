@@ -41,6 +41,19 @@ class DeadLetter:
         self.time_ms = time_ms
 
 
+class Load:
+    """Messages of a queue to read back: after < position <= up_to, `limit` and about `max_bytes` at most."""
+
+    __slots__ = ("after", "generation", "limit", "max_bytes", "up_to")
+
+    def __init__(self, generation: int, after: int, up_to: int, limit: int, max_bytes: int) -> None:
+        self.generation = generation  # comes back with the answer
+        self.after = after
+        self.up_to = up_to
+        self.limit = limit
+        self.max_bytes = max_bytes
+
+
 class Turn:
     """The open batch and the lists of what is left to do.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from leveret.broker.model.arguments import (
     CLASSIC,
+    STREAM,
     X_DEAD_LETTER_EXCHANGE,
     X_QUEUE_TYPE,
     QueueArguments,
@@ -28,6 +29,7 @@ from leveret.broker.model.queue import Queue
 from leveret.broker.model.random_choice import LocalRandomMatcher, check_local_destination
 from leveret.broker.model.recent_history import RecentHistoryMatcher
 from leveret.broker.model.routing import Route, route, route_message
+from leveret.broker.model.stream import Stream
 from leveret.broker.model.topology import Removed, Topology
 from leveret.protocol.errors import AccessRefused, NotFound, PreconditionFailed, ResourceLocked
 from leveret.protocol.tables import Table, decode_table, encode_table, from_python, longstr
@@ -491,6 +493,8 @@ class VHost:
         arguments: QueueArguments,
         window: WindowArguments | None,
     ) -> Queue:
+        if arguments.queue_type == STREAM:
+            return Stream(self.turn, self.name, name, queue_id, arguments)
         if window is not None:
             return DeduplicatingQueue(
                 self.turn, self.name, name, queue_id, durable, owner, auto_delete, arguments, window
@@ -507,6 +511,8 @@ class VHost:
         Raises:
             PreconditionFailed: it has ready messages and must be empty, or consumers and must be unused.
         """
+        if isinstance(queue, Stream):
+            return  # RabbitMQ ignores both
         if if_empty and queue.messages_ready:
             raise PreconditionFailed(f"queue '{queue.name}' in vhost '{self.name}' not empty")
         if if_unused and queue.consumers:

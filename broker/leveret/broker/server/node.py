@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Final, Protocol
 from leveret.broker.access import ADMINISTRATOR
 from leveret.broker.logs import Throttle, get_logger
 from leveret.broker.model.authority import Authority, NoSuchVHost
-from leveret.broker.model.backlog import WINDOW_BYTES, WINDOW_MESSAGES
 from leveret.broker.model.dead_lettering import publish_dead_letter
 from leveret.broker.model.delay import NEAR_BYTES, NEAR_MESSAGES
 from leveret.broker.model.replies import Replies
+from leveret.broker.model.stream import Stream
 from leveret.broker.model.turn import Turn
 from leveret.broker.model.vhost import QueueIds, VHost
 from leveret.broker.server.committer import Answer, DueRequest, Failed, Loaded, LoadRequest, Written
@@ -152,6 +152,14 @@ class Node:
             window = self.turn.windows.get(key.queue_id)
             if window is not None:
                 window.restore(key)
+        for segment in snapshot.segments:
+            stream = self._queue_by_id(segment.queue_id)
+            if isinstance(stream, Stream):
+                stream.restore_segment(segment)
+        for offset in snapshot.offsets:
+            stream = self._queue_by_id(offset.queue_id)
+            if isinstance(stream, Stream):
+                stream.restore_offset(offset.consumer_tag, offset.position)
         for binding in snapshot.bindings:
             self.vhosts[binding.vhost].restore_binding(binding)
 
@@ -430,11 +438,12 @@ class Node:
         self.turn.loads = {}
         for queue in loads:
             if not queue.is_deleted:
-                after, up_to = queue.backlog.load_range()
-                generation = queue.backlog.generation
-                self._store.read(
-                    LoadRequest(queue.id, generation, after, up_to, WINDOW_MESSAGES, WINDOW_BYTES)
-                )
+                for load in queue.wanted_loads():
+                    self._store.read(
+                        LoadRequest(
+                            queue.id, load.generation, load.after, load.up_to, load.limit, load.max_bytes
+                        )
+                    )
         delay_loads = self.turn.delay_loads
         self.turn.delay_loads = {}
         for delay in delay_loads:
@@ -483,6 +492,10 @@ class Node:
                 queue = self._queue_by_id(record.queue_id)
                 if queue is not None:
                     self.turn.touched[queue] = None
+        for queue_id in batch.streamed:  # readers get what is durable
+            stream = self._queue_by_id(queue_id)
+            if stream is not None:
+                self.turn.touched[stream] = None
         for delay in list(self.turn.writing_delays):
             if delay.forget_written(batch.number):
                 del self.turn.writing_delays[delay]
