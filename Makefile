@@ -52,7 +52,7 @@ interop: $(VENV)/.interop ## run real clients against Leveret and RabbitMQ, and 
 	$(BIN)/python interop-tests/run.py $(ARGS)
 
 bench: $(VENV)/.dev $(SERVE)/.installed-$(LEVERET_COMPILE) ## measure Leveret and RabbitMQ; writes docs/reference/benchmarks.md
-	$(BIN)/python -m benchmarks.run --leveret="$(abspath $(SERVE))/bin/leveret serve" $(ARGS)
+	$(BIN)/python -m docs.benchmarks.run --leveret="$(abspath $(SERVE))/bin/leveret serve" $(ARGS)
 
 check: $(VENV)/.dev ## formatting, lint and types
 	$(BIN)/ruff format --check .

@@ -1,7 +1,7 @@
 """Starts brokers for a while: a RabbitMQ that knows nothing of the machine's own, a Leveret on new data.
 
 Each is a process with all its children, on free ports, and is stopped with them. `run.py` compares what they
-do, `benchmarks/run.py` how fast they do it.
+do, `docs/benchmarks/run.py` how fast they do it.
 """
 
 from __future__ import annotations

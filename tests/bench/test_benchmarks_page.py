@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from xml.etree import ElementTree
 
-from benchmarks.machine import Machine, cpu_model, fdatasync_ms, file_system
-from benchmarks.page import Findings, Start, chart, make_command, page
+from docs.benchmarks.machine import Machine, cpu_model, fdatasync_ms, file_system
+from docs.benchmarks.page import Findings, Start, chart, make_command, page
 
 from leveret.broker.bench.run import Result
 

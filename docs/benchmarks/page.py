@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
 
-    from benchmarks.machine import Machine
+    from docs.benchmarks.machine import Machine
 
     from leveret.broker.bench.run import Result
 

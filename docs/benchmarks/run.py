@@ -24,8 +24,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.machine import Machine
-from benchmarks.page import CHART, PAGE, Findings, Start, chart, make_command, page
+from docs.benchmarks.machine import Machine
+from docs.benchmarks.page import CHART, PAGE, Findings, Start, chart, make_command, page
 
 from leveret.broker.bench import report
 from leveret.broker.bench.processes import BrokerProcesses
@@ -34,7 +34,7 @@ from leveret.broker.bench.runner import Target, run_one
 from leveret.broker.bench.scenarios import SCENARIOS
 from leveret.broker.bench.wire import Unreachable, parse_url
 
-ROOT: Final = Path(__file__).resolve().parent.parent
+ROOT: Final = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "interop-tests"))
 
 from starting import CannotRun, rabbitmq_script, running_leveret, running_rabbitmq  # noqa: E402
