@@ -10,12 +10,12 @@ from programs import ABSENT, PROGRAMS, STEPS, Program
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "reference" / "clients.md"
 TEST = "test_clients::test_client[{language}-{step}]"  # as run.py names it
-TOOLS = "test_amqp_tools"  # librabbitmq's command line
-YES, NONE, UNKNOWN = "yes", "-", ""
+YES, NO, NONE, UNKNOWN = "yes", "no", "-", ""
 NOT_RUN = "not run: "  # starts the reason for a program that this machine cannot run
 
-# What else is tried from Python: the files that it is tried in -> the package on the index.
-PYTHON = {
+# What else is tried: its name -> the file that it is tried in, the package on Python's index or a language.
+OTHERS = {
+    "amqp-publish and the other tools of librabbitmq": ("test_amqp_tools", "c"),
     "pika": ("test_pika_select", "pika"),
     "aio-pika": ("test_aio_pika", "aio-pika"),
     "aiormq": ("test_aiormq", "aiormq"),
@@ -39,7 +39,7 @@ def cell(program: Program, step: str, runs: Sequence[Outcomes], reasons: Mapping
         return YES
     if set(told) <= {"skipped", "not run"}:
         return NONE if reasons.get(test, "").startswith(ABSENT) else UNKNOWN
-    return " / ".join(YES if one == "passed" else one for one in told)
+    return " / ".join(YES if one == "passed" else NO for one in told)
 
 
 def rows(runs: Sequence[Outcomes], reasons: Mapping[str, str]) -> list[list[str]]:
@@ -95,18 +95,13 @@ def page(
         if text.startswith(ABSENT)
     ]
     lines += ["", "What a library cannot do:", "", *cannot]
-    lines += [
-        "",
-        "## Python",
-        "",
-        "| library | version | tried in | all as on RabbitMQ |",
-        "|---|---|---|---|",
-    ]
-    for name, (module, package) in PYTHON.items():
+    lines += ["", "## Other clients", "", "Each has tests of its own in `interop-tests`.", ""]
+    lines += ["| client | version | tried in | as on RabbitMQ |", "|---|---|---|---|"]
+    for name, (module, package) in OTHERS.items():
         tests = [test for test in runs[0] if test.startswith(f"{module}::")]
-        if not tests:
-            continue
-        good = all(runs[-1].get(test) == "passed" for test in tests if runs[0][test] == "passed")
-        version = importlib.metadata.version(package)
-        lines.append(f"| {name} | {version} | `{module}.py` | {YES if good else 'no'} |")
+        good = all(runs[-1].get(test) == runs[0][test] for test in tests if runs[0][test] == "passed")
+        version = versions.get(package) or importlib.metadata.version(package)
+        lines.append(
+            f"| {name} | {version} | `{module}.py` | {(YES if good else NO) if tests else UNKNOWN} |"
+        )
     return "\n".join([*lines, ""])

@@ -160,9 +160,11 @@ def report_matrix(runs: list[Run], write: bool) -> None:
     print_table(matrix.rows(outcomes, reasons))
     for reason in sorted({text for text in reasons.values() if text.startswith(matrix.NOT_RUN)}):
         print(f"\n  {reason}")
+    page = matrix.page([run.broker for run in runs], outcomes, reasons, runs[-1].versions)
     if write:
-        brokers = [run.broker for run in runs]
-        matrix.PAGE.write_text(matrix.page(brokers, outcomes, reasons, runs[-1].versions), encoding="utf-8")
+        matrix.PAGE.write_text(page, encoding="utf-8")
+    elif len(runs) == 2 and page != matrix.PAGE.read_text(encoding="utf-8"):
+        print("\nThis is not what docs/reference/clients.md tells; --write-matrix writes it.")
 
 
 def install_for_programs() -> None:
@@ -212,6 +214,9 @@ def main() -> int:
         try:
             if options.install:
                 install_for_programs()
+            if not pytest_arguments:  # else only what is asked for is built, when its test comes
+                print("Building the client programs", flush=True)
+                programs.build_all()
             if options.only != "leveret":
                 with (
                     contextlib.nullcontext(options.rabbitmq_url)

@@ -924,8 +924,8 @@ typedef struct { const char *name; void (*run)(void); const char *absent; } Step
 static const Step steps[] = {
     {"connect", step_connect, NULL}, {"server-properties", step_server_properties, NULL}, {"idle", step_idle, NULL},
     {"wrong-password", step_wrong_password, NULL}, {"unknown-vhost", step_unknown_vhost, NULL}, {"many-channels", step_many_channels, NULL},
-    {"blocked-listener", NULL, "librabbitmq has no listeners; connection.blocked is read as any other frame"},
-    {"update-secret", NULL, "librabbitmq 0.11 has no update-secret"}, {"declare-queue", step_declare_queue, NULL},
+    {"blocked-listener", NULL, "no listeners: connection.blocked is read as any other frame"},
+    {"update-secret", NULL, "no update-secret"}, {"declare-queue", step_declare_queue, NULL},
     {"queue-arguments", step_queue_arguments, NULL}, {"unknown-queue", step_unknown_queue, NULL},
     {"other-properties", step_other_properties, NULL}, {"locked-queue", step_locked_queue, NULL},
     {"exchange-types", step_exchange_types, NULL}, {"route-direct", step_route_direct, NULL}, {"route-fanout", step_route_fanout, NULL},
@@ -943,7 +943,7 @@ static const Step steps[] = {
     {"max-length", step_max_length, NULL}, {"priority", step_priority, NULL}, {"tx-commit", step_tx_commit, NULL},
     {"tx-rollback", step_tx_rollback, NULL}, {"direct-reply-to", step_direct_reply_to, NULL}, {"rpc-queue", step_rpc_queue, NULL},
     {"closed-channel", step_closed_channel, NULL}, {"closed-connection", step_closed_connection, NULL},
-    {"recovery", NULL, "librabbitmq does not connect again by itself"},
+    {"recovery", NULL, "it does not connect again by itself"},
 };
 
 static void say(const char *step, const char *outcome, const char *detail)

@@ -524,11 +524,11 @@ const steps = {
   },
 
   async 'tx-commit'() {
-    throw new Absent('amqplib has no transactions');
+    throw new Absent('no transactions');
   },
 
   async 'tx-rollback'() {
-    throw new Absent('amqplib has no transactions');
+    throw new Absent('no transactions');
   },
 
   async 'direct-reply-to'(channel) {

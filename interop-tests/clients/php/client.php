@@ -231,7 +231,7 @@ $steps = [
         equal($connection->isBlocked(), false);
     },
 
-    'update-secret' => fn() => throw new Absent('php-amqplib has no update-secret'),
+    'update-secret' => fn() => throw new Absent('no update-secret'),
 
     'declare-queue' => function ($channel, $confirming) {
         $named = queue($channel);

@@ -221,7 +221,7 @@ impl Program {
                 equal(opened.status().connected(), true)?;
                 opened.close(200, "bye".into()).await?;
             }
-            "server-properties" => return fail("absent: lapin keeps them to itself"),
+            "server-properties" => return fail("absent: the server's properties are not shown"),
             "wrong-password" => {
                 let wrong = self.url.replacen(":guest@", ":wrong@", 1);
                 let result = Connection::connect(&wrong, ConnectionProperties::default()).await;
