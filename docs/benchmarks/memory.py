@@ -2,8 +2,8 @@
 
     python docs/benchmarks/memory.py --port 5672 --pid PID
 
-Opens a thousand of each, one kind after another, has messages wait, and divides what the process has grown by. A broker
-that has just begun gives the truest figures. Linux only: it reads /proc.
+Opens a thousand of each, has messages wait, and divides what the process has grown by.
+A broker that has just begun gives the truest figures. Linux only: it reads /proc.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ class Connection:
 
     def __init__(self, port: int) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port))
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._data = b""
         self.socket.sendall(b"AMQP\0\0\x09\x01")
         self.reply()
