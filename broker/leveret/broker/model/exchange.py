@@ -56,16 +56,6 @@ def _deduplicating_matcher(arguments: Table) -> Matcher:
     return FanoutMatcher(arguments)
 
 
-class UnknownTypeMatcher(FanoutMatcher):
-    """Stands for a type that only another version of Leveret knows: routes nowhere."""
-
-    __slots__ = ()
-
-    def destinations(self, routing_keys: list[str], headers: Table | None) -> Collection[Destination]:
-        """Find nothing."""
-        return ()
-
-
 EXCHANGE_TYPES: Final[dict[str, Callable[[Table], Matcher]]] = {
     "direct": DirectMatcher,
     "fanout": FanoutMatcher,

@@ -36,3 +36,13 @@ class FanoutMatcher:
     def destinations(self, routing_keys: list[str], headers: Table | None) -> Collection[Destination]:
         """Return every destination, in binding order."""
         return self._destinations
+
+
+class UnknownTypeMatcher(FanoutMatcher):
+    """Stands for a type that only another version of Leveret knows: routes nowhere."""
+
+    __slots__ = ()
+
+    def destinations(self, routing_keys: list[str], headers: Table | None) -> Collection[Destination]:
+        """Find nothing."""
+        return ()

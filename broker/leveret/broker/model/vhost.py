@@ -19,9 +19,9 @@ from leveret.broker.model.exchange import (
     ALTERNATE_EXCHANGE,
     EXCHANGE_TYPES,
     Exchange,
-    UnknownTypeMatcher,
     check_exchange_type,
 )
+from leveret.broker.model.fanout import UnknownTypeMatcher
 from leveret.broker.model.grants import EXCHANGE, QUEUE, TOPIC
 from leveret.broker.model.message_properties import parse_expiration, visible_routing_keys
 from leveret.broker.model.policies import EXCHANGES, OPERATOR_POLICY, POLICY, Policy, PolicySet, with_policy
