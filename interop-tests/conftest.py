@@ -47,7 +47,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--ctl",
         default=os.environ.get("INTEROP_CTL"),
         metavar="COMMAND",
-        help="rabbitmqctl or the like, for that broker (or INTEROP_CTL); tests that need it are skipped without",
+        help="rabbitmqctl or the like, for that broker (or INTEROP_CTL); without it some tests are skipped",
     )
 
 

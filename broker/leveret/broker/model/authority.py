@@ -20,6 +20,7 @@ from leveret.broker.access import (
     refusal,
 )
 from leveret.broker.model.grants import Grants, TopicRights
+from leveret.broker.model.patterns import Automaton, compile_regex
 from leveret.protocol.errors import LoginRefused
 from leveret.storage.changes import (
     PermissionCleared,
@@ -79,14 +80,14 @@ class InvalidValue(AdministrationError):
     """A value is of the wrong kind, or out of range; the text is RabbitMQ's."""
 
 
-def compile_pattern(pattern: str) -> re.Pattern[str]:
+def compile_pattern(pattern: str) -> re.Pattern[str] | Automaton:
     """Compile a pattern; the empty one matches the empty name only.
 
     Raises:
         InvalidPattern: it is none.
     """
     try:
-        return re.compile(pattern or "^$")
+        return compile_regex(pattern or "^$")
     except re.error as error:
         raise InvalidPattern(pattern, error) from None
     except (RecursionError, OverflowError):
@@ -351,7 +352,7 @@ class Authority:
             del self._grants[key]
 
 
-def _topic_pattern(pattern: str, key: tuple[str, str]) -> re.Pattern[str]:
+def _topic_pattern(pattern: str, key: tuple[str, str]) -> re.Pattern[str] | Automaton:
     """Compile the pattern of a topic permission for a user and a vhost, whose names may be part of it."""
     user_name, vhost_name = key
     for placeholder, name in (("{username}", user_name), ("{vhost}", vhost_name)):

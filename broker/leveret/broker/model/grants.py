@@ -13,6 +13,8 @@ from leveret.protocol.errors import AccessRefused
 if TYPE_CHECKING:
     import re
 
+    from leveret.broker.model.patterns import Automaton
+
 CONFIGURE: Final = "configure"
 WRITE: Final = "write"
 READ: Final = "read"
@@ -32,10 +34,10 @@ class Right:
     def __init__(self, verb: str) -> None:
         self.verb = verb
         self.is_full: bool = False
-        self._matcher: re.Pattern[str] | None = None
+        self._matcher: re.Pattern[str] | Automaton | None = None
         self._known: dict[str, bool] = {}  # name -> result
 
-    def set(self, pattern: str, matcher: re.Pattern[str] | None) -> None:
+    def set(self, pattern: str, matcher: re.Pattern[str] | Automaton | None) -> None:
         """Take a pattern; without a matcher nothing is granted."""
         self.is_full = pattern in EVERYTHING and matcher is not None
         self._matcher = matcher

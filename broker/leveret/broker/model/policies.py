@@ -22,6 +22,8 @@ from leveret.protocol.tables import INTEGER_TAGS, Field, Table, from_python
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from leveret.broker.model.patterns import Automaton
+
 POLICY: Final = "policy"
 OPERATOR_POLICY: Final = "operator_policy"
 
@@ -209,7 +211,7 @@ class PolicySet:
     def __init__(self) -> None:
         self.by_name: dict[str, dict[str, Policy]] = {POLICY: {}, OPERATOR_POLICY: {}}
         self._order: dict[str, list[Policy]] = {POLICY: [], OPERATOR_POLICY: []}  # first match first
-        self._matchers: dict[str, re.Pattern[str]] = {}
+        self._matchers: dict[str, re.Pattern[str] | Automaton] = {}
 
     def __bool__(self) -> bool:
         return any(self.by_name.values())
