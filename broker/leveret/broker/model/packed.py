@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from leveret.broker.model.turn import Turn
 
 MESSAGE_OVERHEAD: Final = 160  # bytes: what a waiting message takes beside its body
-PACK_FROM: Final = 8192  # messages of a queue that stay as they are
+PACK_FROM: Final = 32768  # messages of a queue that stay as they are
 PACK_BODY_MAX: Final = 512  # bytes: larger bodies are not worth a copy
 RUN_MIN: Final = 64  # messages that arrive together and are a block of their own
 TAIL_MAX: Final = 512  # messages that arrived singly and are a block together
