@@ -100,7 +100,8 @@ def page(
     for name, (module, package) in OTHERS.items():
         tests = [test for test in runs[0] if test.startswith(f"{module}::")]
         good = all(runs[-1].get(test) == runs[0][test] for test in tests if runs[0][test] == "passed")
-        version = versions.get(package) or importlib.metadata.version(package)
+        spoken = {program.language for program in PROGRAMS}
+        version = versions.get(package, "") if package in spoken else importlib.metadata.version(package)
         lines.append(
             f"| {name} | {version} | `{module}.py` | {(YES if good else NO) if tests else UNKNOWN} |"
         )
