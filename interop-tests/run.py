@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import re
 import signal
 import subprocess
 import sys
@@ -28,6 +29,13 @@ from starting import CTL, ROOT, STOP_S, CannotRun, install_packages, running_lev
 HERE = Path(__file__).resolve().parent
 PASSED, FAILED, ERROR, SKIPPED, MISSING = "passed", "FAILED", "ERROR", "skipped", "not run"
 BAD = (FAILED, ERROR, MISSING)
+LEVERET = "Leveret"
+# Tests (regular expressions for "file::test") that RabbitMQ passes and Leveret cannot pass yet -> what is missing
+NOT_YET = {
+    r"test_clients::test_client\[\w+-priority\]": "queues with priorities",
+    "test_dramatiq::test_messages_have_priorities": "queues with priorities",
+    "test_taskiq::test_urgent_tasks_come_first": "queues with priorities",
+}
 
 
 @dataclass
@@ -145,11 +153,23 @@ def report(runs: list[Run], full: bool) -> list[str]:
             for test in notable:
                 if test in run.reasons and run.outcome(test) in BAD:
                     print(f"\n  {run.broker}, {test}\n    {run.reasons[test][:300]}")
-    return [
+    worse = [
         test
         for test in notable
         if runs[-1].outcome(test) in BAD and (len(runs) == 1 or runs[0].outcome(test) == PASSED)
     ]
+    if not runs[-1].broker.startswith(LEVERET):
+        return worse
+    not_yet = {test: reason for test in tests if (reason := reason_not_yet(test)) is not None}
+    for test, reason in not_yet.items():
+        print(f"\n  Not yet there, {reason}: {test} {runs[-1].outcome(test)}")
+    there = [test for test in not_yet if runs[-1].outcome(test) == PASSED]  # to be taken off the list
+    return [test for test in worse if test not in not_yet] + there
+
+
+def reason_not_yet(test: str) -> str | None:
+    """Return what Leveret has not got that a test needs; None if it has to pass."""
+    return next((reason for pattern, reason in NOT_YET.items() if re.fullmatch(pattern, test)), None)
 
 
 def report_matrix(runs: list[Run], write: bool, complete: bool) -> None:
