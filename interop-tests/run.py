@@ -30,7 +30,7 @@ HERE = Path(__file__).resolve().parent
 PASSED, FAILED, ERROR, SKIPPED, MISSING = "passed", "FAILED", "ERROR", "skipped", "not run"
 BAD = (FAILED, ERROR, MISSING)
 LEVERET = "Leveret"
-# Regular expressions for tests ("file::test") that RabbitMQ passes and Leveret cannot pass yet -> what is missing
+# Tests (regular expressions for "file::test") that RabbitMQ passes and Leveret cannot pass yet -> why
 NOT_YET = {
     r"test_clients::test_client\[\w+-priority\]": "queues with priorities",
     "test_dramatiq::test_messages_have_priorities": "queues with priorities",
