@@ -424,6 +424,19 @@ def test_queues_are_purged_and_deleted(ctl: Ctl) -> None:
     assert not channel.exists("q")
 
 
+def test_a_stream_is_listed_with_what_it_holds_and_cannot_be_purged(ctl: Ctl) -> None:
+    channel = ctl.broker.channel()
+    channel.declare("s", durable=True, arguments={"x-queue-type": "stream"})
+    channel.publish_all("s", b"abc", b"de")
+    channel.qos(1)
+    channel.consume("s", arguments={"x-stream-offset": "first"})
+    columns = ("type", "messages", "messages_ready", "messages_unacknowledged", "message_bytes_ready")
+    [row] = ctl.rows("list_queues", *columns)
+    assert list(row.values()) == ["stream", 2, 2, 1, 5]
+    why = "queue.purge not supported by stream queues queue 's' in vhost '/'"
+    assert ctl.refused("purge_queue", "s") == (69, f"Error:\n{why}")
+
+
 def test_a_queue_in_use_is_deleted_only_without_if_unused(ctl: Ctl) -> None:
     channel = ctl.broker.channel()
     channel.declare("q")

@@ -123,6 +123,16 @@ class Queue:
         return self.backlog.count
 
     @property
+    def messages(self) -> int:
+        """How many messages it has, with those that are unacked."""
+        return self.messages_ready + self.messages_unacknowledged
+
+    @property
+    def message_bytes_ready(self) -> int:
+        """Length of the bodies of the messages that wait."""
+        return self.backlog.body_bytes
+
+    @property
     def consumer_count(self) -> int:
         """How many consumers it has."""
         return len(self.consumers)

@@ -59,6 +59,12 @@ class Segments:
         return self._closed[0] if self._closed else None
 
     @property
+    def body_bytes(self) -> int:
+        """Length of the bodies of all messages."""
+        messages = self._open.last + 1 - (self._closed[0].first if self._closed else self._open.first)
+        return self.size - messages * ROW_BYTES
+
+    @property
     def size(self) -> int:
         """What all of them count."""
         return self._closed_bytes + self._open.size

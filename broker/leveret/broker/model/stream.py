@@ -97,6 +97,16 @@ class Stream(Queue):
         return self._last + 1 - self._first
 
     @property
+    def messages(self) -> int:
+        """The same: what is unacked is still in the stream."""
+        return self.messages_ready
+
+    @property
+    def message_bytes_ready(self) -> int:
+        """Length of the bodies."""
+        return self._segments.body_bytes
+
+    @property
     def consumer_count(self) -> int:
         """None: RabbitMQ does not count the consumers of a stream."""
         return 0

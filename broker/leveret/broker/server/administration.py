@@ -32,7 +32,7 @@ from leveret.broker.server.listings import (
     consumers,
     open_sessions,
 )
-from leveret.protocol.errors import PreconditionFailed
+from leveret.protocol.errors import MethodNotImplemented, PreconditionFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -514,7 +514,10 @@ def _purge_queue(call: Call) -> None:
     queue = None if vhost is None else vhost.queues.get(call[0])
     if queue is None:
         raise Refusal("Error:\nnot_found", EX_UNAVAILABLE)
-    queue.purge()
+    try:
+        queue.purge()
+    except MethodNotImplemented as error:
+        raise Refusal(f"Error:\n{error.text}", EX_UNAVAILABLE) from None
 
 
 def _ping(_: Call) -> None:
