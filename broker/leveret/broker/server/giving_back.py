@@ -9,12 +9,12 @@ hardly run since the last look, and it has grown, or fewer messages wait, since 
 from __future__ import annotations
 
 import ctypes
-import os
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import trio
+
+from leveret.broker.server.resources import resident_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 LOOK_S: Final = 5.0  # between looks
 QUIET_SHARE: Final = 0.05  # of a processor, used since the last look: less is quiet
 WORTH_BYTES: Final = 8 * 1024 * 1024  # less is not worth giving back
-STATM: Final = Path("/proc/self/statm")
 
 
 class GivingBack:
@@ -71,20 +70,14 @@ class GivingBack:
             self._waiting_then = waiting
 
 
-def resident_bytes() -> int:
-    """Return how much memory this process has."""
-    return int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
 async def give_back_memory(waiting_bytes: Callable[[], int]) -> None:
     """Look now and then, until cancelled. Where the C library is another one, it is left to itself."""
     try:
         trim = ctypes.CDLL(None).malloc_trim
-        resident_bytes()
     except (OSError, AttributeError):
         return
     giving_back = GivingBack(
-        lambda: trim(0), time.monotonic, time.process_time, resident_bytes, waiting_bytes
+        lambda: trim(0), time.monotonic, time.process_time, lambda: resident_bytes() or 0, waiting_bytes
     )
     while True:
         await trio.sleep(LOOK_S)
