@@ -33,6 +33,7 @@ HOT_MODULES = [
     "broker/leveret/broker/model/routing.py",
     "broker/leveret/broker/model/stream.py",
     "broker/leveret/broker/model/stream_reader.py",
+    "broker/leveret/broker/model/stream_tail.py",
     "broker/leveret/broker/model/topic.py",
     "broker/leveret/broker/model/turn.py",
     "broker/leveret/broker/model/vhost.py",

@@ -14,8 +14,8 @@ from pamqp import commands
 
 from leveret.broker.model.policies import Policy
 from leveret.broker.model.segments import ROW_BYTES
-from leveret.broker.model.stream import TAIL_MESSAGES
 from leveret.broker.model.stream_reader import READ_MESSAGES
+from leveret.broker.model.stream_tail import TAIL_MESSAGES
 from leveret.protocol.properties import Properties, replace
 from leveret.protocol.tables import Field, Table, from_python
 from leveret.storage.changes import QueuePurged

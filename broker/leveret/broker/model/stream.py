@@ -25,6 +25,7 @@ from leveret.broker.model.queue import DELIVER_BYTES, Queue
 from leveret.broker.model.segments import Segment, Segments
 from leveret.broker.model.stream_arguments import FIRST, LAST, ReaderArguments
 from leveret.broker.model.stream_reader import Reader, Stamp
+from leveret.broker.model.stream_tail import Tail
 from leveret.broker.model.terms import resource_name
 from leveret.protocol.content import Message, encode_content, make_envelope
 from leveret.protocol.errors import MethodNotImplemented, PreconditionFailed
@@ -37,9 +38,6 @@ if TYPE_CHECKING:
     from leveret.broker.model.consumer import Consumer
     from leveret.broker.model.turn import Load, Turn
 
-TAIL_MESSAGES: Final = 1000  # durable ones kept in memory for readers that have nearly caught up
-TAIL_BYTES: Final = 1024 * 1024
-TAIL_OVERHEAD: Final = 200  # bytes that a message in the tail takes beside its body, about
 OFFSETS_MAX: Final = (
     10_000  # consumers whose offset is remembered; the one that was heard of longest ago goes
 )
@@ -64,8 +62,6 @@ class Stream(Queue):
         "_readers",
         "_segments",
         "_tail",
-        "_tail_bytes",
-        "_tail_first",
         "_unwritten",
     )
 
@@ -82,9 +78,7 @@ class Stream(Queue):
         self._unwritten: deque[tuple[int, int]] = deque()  # batch, position of its last message here
         self._batch_number: int = 0  # the batch that the newest message is in; 0 for one of an earlier run
         self._batch_first: int = 0  # position of its first message here
-        self._tail: list[Message] = []  # the newest messages
-        self._tail_first: int = 1  # position of the first in it
-        self._tail_bytes: int = 0
+        self._tail = Tail(turn)
         self._segments = Segments(0, turn.now_ms)
         self._is_retention_due: bool = False
         self._readers: dict[Consumer, Reader] = {}
@@ -131,9 +125,7 @@ class Stream(Queue):
             self._unwritten.append((self._batch_number, 0))
         self._last += len(messages)
         self._unwritten[-1] = (self._batch_number, self._last)
-        self._tail += messages
-        self._tail_bytes += body_bytes
-        turn.memory_bytes += body_bytes + len(messages) * TAIL_OVERHEAD
+        self._tail.append(messages, body_bytes)
         segment_bytes = self.arguments.segment_bytes
         if not self._segments.add_run(len(messages), body_bytes, turn.now_ms, segment_bytes):
             for message in messages:
@@ -211,7 +203,7 @@ class Stream(Queue):
                     self.turn.loads[self] = None
             elif reader.next_position > self._readable:
                 return
-            elif reader.next_position >= self._tail_first:
+            elif reader.next_position >= self._tail.first:
                 self._deliver_tail(reader, room)
             else:
                 if not reader.is_loading:
@@ -223,7 +215,7 @@ class Stream(Queue):
         if not reader.wants_more:
             return False
         after = reader.window[-1].position if reader.index < len(reader.window) else reader.next_position - 1
-        return after < self._readable and after + 1 < self._tail_first
+        return after < self._readable and after + 1 < self._tail.first
 
     def _deliver_window(self, reader: Reader, room: int) -> None:
         """Deliver some of what was read ahead."""
@@ -259,7 +251,7 @@ class Stream(Queue):
         positions: list[int] = []
         body_bytes = 0
         while position <= self._readable and room and body_bytes < DELIVER_BYTES:
-            message = self._tail[position - self._tail_first]
+            message = self._tail.at(position)
             envelope = message.envelope
             stamp = self._stamp(reader, envelope.exchange, envelope.routing_key, envelope.raw)
             if reader.wants(stamp.filter_value):
@@ -309,26 +301,14 @@ class Stream(Queue):
     def _trim_tail(self) -> None:
         """Let go of messages that are durable and that no reader will need soon."""
         end = self._readable + 1  # the rest is not in the store yet
-        if self._tail_first >= end:
+        first = self._tail.first
+        if first >= end:
             return
         keep_from = end
         for reader in self._readers.values():
-            if self._tail_first <= reader.next_position < keep_from:
+            if first <= reader.next_position < keep_from:
                 keep_from = reader.next_position
-        keep_from = max(keep_from, end - TAIL_MESSAGES)
-        drop = keep_from - self._tail_first
-        body_bytes = 0
-        for index in range(drop):
-            body_bytes += self._tail[index].body_bytes
-        durable = end - self._tail_first
-        while drop < durable and self._tail_bytes - body_bytes > TAIL_BYTES:
-            body_bytes += self._tail[drop].body_bytes
-            drop += 1
-        if drop:
-            del self._tail[:drop]
-            self._tail_first += drop
-            self._tail_bytes -= body_bytes
-            self.turn.memory_bytes -= body_bytes + drop * TAIL_OVERHEAD
+        self._tail.trim(keep_from, end)
 
     # -- reading back
 
@@ -340,7 +320,7 @@ class Stream(Queue):
                 continue
             if not reader.is_seeking and not (
                 reader.next_position <= self._readable
-                and reader.next_position < self._tail_first
+                and reader.next_position < self._tail.first
                 and self._has_more_for(reader)
             ):
                 continue
@@ -364,7 +344,7 @@ class Stream(Queue):
         """Begin with what the store holds of this stream."""
         self._first = first if messages else last + 1
         self._last = self._readable = last
-        self._tail_first = last + 1
+        self._tail.first = last + 1
         self._batch_first = last
         self._segments.restore(self._first, last, body_bytes)
 
@@ -508,12 +488,9 @@ class Stream(Queue):
         super().deleted_with_vhost()
 
     def _let_go(self) -> None:
-        turn = self.turn
-        turn.memory_bytes -= self._tail_bytes + len(self._tail) * TAIL_OVERHEAD
+        self._tail.clear()
         for reader in self._readers.values():
-            turn.memory_bytes -= reader.window_bytes
-        self._tail = []
-        self._tail_bytes = 0
+            self.turn.memory_bytes -= reader.window_bytes
         self._readers = {}
         self._loading = {}
 
