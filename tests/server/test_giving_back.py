@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from leveret.broker.server.giving_back import LOOK_S, WORTH_BYTES, GivingBack
+from leveret.protocol.properties import replace
+
+from .harness import Broker
 
 IDLE_BYTES = 42_000_000
 
@@ -86,3 +91,29 @@ def test_a_little_is_not_worth_the_trouble(process: Process) -> None:
     process.hold(0)
     process.pass_time(busy=False)
     assert process.times_given_back == 0
+
+
+def test_tables_that_were_large_shrink_when_they_are_empty() -> None:
+    broker = Broker()
+    channel = broker.channel()
+    queue = channel.declare("q")
+    channel.publish_all(queue, *[b""] * 5000, properties=replace(expiration="3600000"))
+    channel.consume(queue)
+    model = next(iter(broker.node.sessions)).connection
+    assert model is not None
+    large = sys.getsizeof(model.channels[1].unacked)
+    channel.ack(5000, multiple=True)
+    assert sys.getsizeof(model.channels[1].unacked) == large
+    broker.node.shrink()
+    assert sys.getsizeof(model.channels[1].unacked) < 100
+
+
+def test_what_is_unacked_stays_when_tables_shrink() -> None:
+    broker = Broker()
+    channel = broker.channel()
+    queue = channel.declare("q")
+    channel.publish_all(queue, b"1", b"2")
+    assert channel.get(queue, no_ack=False) is not None
+    broker.node.shrink()
+    channel.ack(1)
+    assert channel.drain(queue) == [b"2"]

@@ -511,6 +511,11 @@ class Backlog:
         turn.load_generation += 1
         self.generation = turn.load_generation
 
+    def shrink(self) -> None:
+        """Let go of the table of deadlines if it is empty."""
+        if not self._ready_deadlines:
+            self._ready_deadlines = {}
+
 
 def _position(entry: Entry) -> int:
     return entry.position

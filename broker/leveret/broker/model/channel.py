@@ -236,6 +236,11 @@ class Channel:
         for queue, its_entries in by_queue.items():
             queue.requeue(its_entries)
 
+    def shrink(self) -> None:
+        """Let go of the table of unacked messages if it is empty."""
+        if not self.unacked:
+            self.unacked = {}
+
     def requeue_all(self) -> None:
         """Return everything outstanding to its queues, settled or not in an open transaction."""
         if self.transaction is not None:

@@ -70,14 +70,24 @@ class GivingBack:
             self._waiting_then = waiting
 
 
-async def give_back_memory(waiting_bytes: Callable[[], int]) -> None:
-    """Look now and then, until cancelled. Where the C library is another one, it is left to itself."""
+async def give_back_memory(waiting_bytes: Callable[[], int], shrink: Callable[[], None]) -> None:
+    """Look now and then, until cancelled. Where the C library is another one, it is left to itself.
+
+    Args:
+        waiting_bytes: about what waiting messages take.
+        shrink: lets go of tables that are empty and were large; called before memory is given back.
+    """
     try:
         trim = ctypes.CDLL(None).malloc_trim
     except (OSError, AttributeError):
         return
+
+    def give_back() -> None:
+        shrink()
+        trim(0)
+
     giving_back = GivingBack(
-        lambda: trim(0), time.monotonic, time.process_time, lambda: resident_bytes() or 0, waiting_bytes
+        give_back, time.monotonic, time.process_time, lambda: resident_bytes() or 0, waiting_bytes
     )
     while True:
         await trio.sleep(LOOK_S)

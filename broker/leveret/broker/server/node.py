@@ -576,6 +576,16 @@ class Node:
             due.append(self.turn.due[0][0])
         return min(due) if due else None
 
+    def shrink(self) -> None:
+        """Let go of tables that are empty and were large once: a dictionary does not shrink by itself."""
+        for session in self.sessions:
+            if session.connection is not None:
+                for channel in session.connection.channels.values():
+                    channel.shrink()
+        for vhost in self.vhosts.values():
+            for queue in vhost.queues.values():
+                queue.backlog.shrink()
+
     # -- the end
 
     def begin_stop(self) -> None:

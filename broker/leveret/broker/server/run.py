@@ -177,7 +177,7 @@ async def _run(
         )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_heed_signals, signals, node, loop, waker, settings, reread)
-            nursery.start_soon(give_back_memory, lambda: node.turn.memory_bytes)
+            nursery.start_soon(give_back_memory, lambda: node.turn.memory_bytes, node.shrink)
             nursery.start_soon(watch, node, settings, store, waker.wake)
             if control is not None:
                 nursery.start_soon(control.run)
