@@ -283,8 +283,10 @@ def confirmed(yields: int) -> Generator[None, None, None]:
 
 def written(yields: int) -> Generator[None, None, None]:
     """SQLite: a batch of 500 messages of 1 KiB, and one that settles them."""
-    with fast_directory() as directory:
-        store = SqliteStore(directory / "guard.db", describe=to_json)
+    with (
+        fast_directory() as directory,
+        closing(SqliteStore(directory / "guard.db", describe=to_json)) as store,
+    ):
         declared = Batch(1)
         declared.definitions.append(QueueDeclared(1, "/", "q", False, NO_ARGUMENTS))
         store.apply(declared)
@@ -302,8 +304,10 @@ def written(yields: int) -> Generator[None, None, None]:
 
 def read_back(yields: int) -> Generator[None, None, None]:
     """A long queue is read from SQLite and delivered."""
-    with fast_directory() as directory:
-        store = SqliteStore(directory / "guard.db", describe=to_json)
+    with (
+        fast_directory() as directory,
+        closing(SqliteStore(directory / "guard.db", describe=to_json)) as store,
+    ):
         contents: list[StoredContent] = [Content(LARGE, "", "q1", PERSISTENT) for _ in range(LONG)]
         for number in range(1, 1 + yields):
             batch = Batch(number)
