@@ -109,10 +109,6 @@ def main() -> None:
             make(number)
         print(f"{what}: {(resident_bytes(pid) - before) // COUNT} bytes", flush=True)
 
-    if options.messages:
-        for size in (16, 100, 1024):
-            measure_messages(connection, pid, size, False)
-            measure_messages(connection, pid, size, True)
     connections: list[Connection] = []
     measure("connection", lambda _: connections.append(Connection(options.port)))
     measure("channel", lambda n: connection.call(2 + n, commands.Channel.Open()))
@@ -131,6 +127,10 @@ def main() -> None:
             2 + n, commands.Basic.Consume(queue=f"memory.{n}", consumer_tag=f"tag.{n}")
         ),
     )
+    if options.messages:  # last: what they leave free would be used again by the others
+        for size in (16, 100, 1024):
+            measure_messages(connection, pid, size, False)
+            measure_messages(connection, pid, size, True)
     connection.call(1, commands.Queue.Delete(queue="memory.bound"))
     connection.call(1, commands.Exchange.Delete(exchange="memory.direct"))
 
