@@ -30,6 +30,7 @@ HOT_MODULES = [
     "broker/leveret/broker/model/packed.py",
     "broker/leveret/broker/model/publish.py",
     "broker/leveret/broker/model/queue.py",
+    "broker/leveret/broker/model/router.py",
     "broker/leveret/broker/model/routing.py",
     "broker/leveret/broker/model/stream.py",
     "broker/leveret/broker/model/stream_reader.py",

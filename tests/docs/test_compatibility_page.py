@@ -13,7 +13,7 @@ from leveret.broker.config import SETTINGS, Settings
 from leveret.broker.methods import HANDLERS
 from leveret.broker.model import arguments
 from leveret.broker.model.deduplication import DEDUPLICATION
-from leveret.broker.model.exchange import ALTERNATE_EXCHANGE, EXCHANGE_TYPES
+from leveret.broker.model.exchange import EXCHANGE_TYPES
 from leveret.broker.model.policies import OPERATOR_KEYS, POLICY_KEYS
 from leveret.broker.model.stream_arguments import X_OFFSET_TRACKING
 from leveret.broker.model.vhost import PREDECLARED
@@ -209,7 +209,7 @@ def test_a_missing_exchange_type_is_refused(name: str) -> None:
 
 
 def test_arguments_of_exchanges_and_predeclared_exchanges_are_there() -> None:
-    assert states("flag or argument | state | remark")[ALTERNATE_EXCHANGE] == "yes"
+    assert states("flag or argument | state | remark")[arguments.ALTERNATE_EXCHANGE] == "yes"
     line = next(line for line in PAGE.splitlines() if line.startswith("Predeclared: "))
     assert set(re.findall(r"`([\w.]+)`", line)) == {name for name, _type, _internal in PREDECLARED}
 

@@ -61,10 +61,10 @@ def basic_publish(channel: Channel, event: Published) -> None:
     else:
         if channel.connection.grants.is_restricted:
             _require_write(channel, envelope.exchange, [key])
-        queues = channel.connection.vhost.routes.get((envelope.exchange, key))
+        queues = channel.connection.vhost.router.routes.get((envelope.exchange, key))
         keys: list[str] | None = None
         if queues is None:
-            queues = channel.connection.vhost.route(envelope.exchange, [key], None)
+            queues = channel.connection.vhost.router.route(envelope.exchange, [key], None)
             if queues is None:
                 queues, keys = [], [key]
         publish = Publish(messages, -1, queues, [], event.mandatory, keys)
@@ -80,7 +80,7 @@ def _prepare(channel: Channel, messages: list[Message], mandatory: bool) -> Publ
     fields = envelope.fields
     vhost = channel.vhost
     channel.connection.grants.require_write(EXCHANGE, envelope.exchange)
-    vhost.require_publishable(envelope.exchange)
+    vhost.router.require_publishable(envelope.exchange)
     if fields.reply_to == REPLY_TO_BYTES:
         messages = _with_reply_name(channel, messages)
         envelope = messages[0].envelope
@@ -106,9 +106,9 @@ def _prepare(channel: Channel, messages: list[Message], mandatory: bool) -> Publ
         reply_names = [key for key in keys if key.startswith(PREFIX)]
     queues: list[Queue] | None = []
     if len(queue_keys) == 1:
-        queues = vhost.routes.get((envelope.exchange, queue_keys[0]))
+        queues = vhost.router.routes.get((envelope.exchange, queue_keys[0]))
     if queues is None or len(queue_keys) > 1:
-        queues = vhost.route(envelope.exchange, queue_keys, fields.headers)
+        queues = vhost.router.route(envelope.exchange, queue_keys, fields.headers)
         if queues is None:
             return Publish(messages, ttl_ms, [], [], mandatory, queue_keys)
     return Publish(messages, ttl_ms, queues, reply_names, mandatory)
@@ -202,7 +202,7 @@ def _enqueue_each(channel: Channel, publish: Publish, keys: list[str]) -> bool:
         queues: list[Queue] = []
         is_kept = False
         if exchange is not None and not _waits_for_nobody(channel, exchange, publish, keys):
-            queues, is_kept = vhost.queues_of(exchange, keys, message)
+            queues, is_kept = vhost.router.queues_of(exchange, keys, message)
         if not queues and not is_kept and publish.mandatory:
             _return(channel, message)
         batch = 0
@@ -226,7 +226,7 @@ def _waits_for_nobody(channel: Channel, exchange: Exchange, publish: Publish, ke
     if not publish.mandatory or exchange.delay is None:
         return False
     headers = publish.messages[0].envelope.fields.headers
-    return not channel.vhost.may_lead_somewhere(exchange, keys, headers)
+    return not channel.vhost.router.may_lead_somewhere(exchange, keys, headers)
 
 
 def _enqueue_run(

@@ -29,7 +29,7 @@ def exchange_declare(channel: Channel, method: commands.Exchange.Declare) -> Non
     if method.passive:
         vhost.refuse_default_exchange(name)
         channel.connection.grants.require_any(EXCHANGE, name)
-        durable = vhost.exchange(name).durable
+        durable = vhost.router.exchange(name).durable
     else:
         durable = method.durable
         vhost.declare_exchange(

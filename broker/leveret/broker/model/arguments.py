@@ -45,6 +45,7 @@ FILTER_BYTES: Final = range(16, 256)  # that a filter of RabbitMQ's may have
 QUORUM_DELIVERY_LIMIT: Final = 20  # of a quorum queue that does not set one
 
 X_QUEUE_TYPE: Final = "x-queue-type"
+ALTERNATE_EXCHANGE: Final = "alternate-exchange"  # of exchanges, and a policy key
 X_DEAD_LETTER_EXCHANGE: Final = "x-dead-letter-exchange"
 X_PRIORITY: Final = "x-priority"
 X_MAX_AGE: Final = "x-max-age"

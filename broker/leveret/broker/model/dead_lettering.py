@@ -54,9 +54,9 @@ def publish_dead_letter(vhost: VHost, dead: DeadLetter) -> int:
         envelope.bcc_keys = old.bcc_keys
     envelope.cc_is_spent = old.cc_is_spent or dead_letter_key is not None
     message = dead.message.with_envelope(envelope)
-    targets = vhost.queues_for(exchange, keys, fields.headers)
+    targets = vhost.router.queues_for(exchange, keys, fields.headers)
     if targets is None:
-        targets, _ = vhost.queues_of(exchange, keys, message)
+        targets, _ = vhost.router.queues_of(exchange, keys, message)
     left_out = 0
     if dead.reason != REJECTED:
         history = deaths(fields.headers)

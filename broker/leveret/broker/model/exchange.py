@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, cast
 
-from leveret.broker.model.arguments import check_exchange_argument
+from leveret.broker.model.arguments import ALTERNATE_EXCHANGE, check_exchange_argument
 from leveret.broker.model.binding import Binding, Chooser, Destination, Identity, Matcher, identity
 from leveret.broker.model.deduplication import (
     DEDUPLICATION,
@@ -70,8 +70,6 @@ EXCHANGE_TYPES: Final[dict[str, Callable[[Table], Matcher]]] = {
     DEDUPLICATION: _deduplicating_matcher,
 }
 CHOOSERS: Final = (MessageHashMatcher, RandomMatcher, RecentHistoryMatcher)
-
-ALTERNATE_EXCHANGE: Final = "alternate-exchange"
 
 
 class Exchange:

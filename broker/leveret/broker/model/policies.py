@@ -14,7 +14,14 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from leveret.broker.model.arguments import CLASSIC, QUORUM, STREAM, TTL_MAX_MS
+from leveret.broker.model.arguments import (
+    ALTERNATE_EXCHANGE,
+    CLASSIC,
+    QUORUM,
+    STREAM,
+    TTL_MAX_MS,
+    QueueArguments,
+)
 from leveret.broker.model.authority import InvalidPattern, InvalidValue, compile_pattern
 from leveret.broker.model.terms import binary_term, float_term
 from leveret.protocol.tables import INTEGER_TAGS, Field, Table, from_python
@@ -255,6 +262,20 @@ class PolicySet:
         for key, value in operator_policy.definition.items() if operator_policy is not None else ():
             merged[key] = _smaller(key, merged[key], value) if key in merged and key in _LIMITS else value
         return Applied(policy, operator_policy, merged)
+
+    def queue_arguments(self, name: str, declared: QueueArguments) -> QueueArguments:
+        """Return what holds for a queue: its arguments and its policies together."""
+        if not self:
+            return declared
+        definition = self.applied(name, declared.queue_type).definition
+        if not definition:
+            return declared
+        return QueueArguments.of_valid(declared.table, with_policy(declared.table, definition))
+
+    def alternate_exchange(self, name: str) -> str | None:
+        """Return the alternate exchange that policies give to an exchange."""
+        alternate: str | None = self.applied(name, EXCHANGES).definition.get(ALTERNATE_EXCHANGE)
+        return alternate
 
     def _first(self, which: str, name: str, kind: str) -> Policy | None:
         for policy in self._order[which]:

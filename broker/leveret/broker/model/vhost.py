@@ -6,17 +6,14 @@ import json
 from typing import TYPE_CHECKING, Final
 
 from leveret.broker.model.arguments import (
+    ALTERNATE_EXCHANGE,
     CLASSIC,
-    STREAM,
     X_DEAD_LETTER_EXCHANGE,
     X_QUEUE_TYPE,
     QueueArguments,
     check_equivalent_queue,
 )
-from leveret.broker.model.deduplicating_queue import DeduplicatingQueue
-from leveret.broker.model.deduplication import window_of_queue
 from leveret.broker.model.exchange import (
-    ALTERNATE_EXCHANGE,
     EXCHANGE_TYPES,
     Exchange,
     check_exchange_type,
@@ -24,17 +21,17 @@ from leveret.broker.model.exchange import (
 from leveret.broker.model.fanout import UnknownTypeMatcher
 from leveret.broker.model.grants import EXCHANGE, QUEUE, TOPIC
 from leveret.broker.model.message_properties import parse_expiration, visible_routing_keys
-from leveret.broker.model.policies import EXCHANGES, OPERATOR_POLICY, POLICY, Policy, PolicySet, with_policy
+from leveret.broker.model.policies import OPERATOR_POLICY, POLICY, Policy, PolicySet
 from leveret.broker.model.queue import Queue
+from leveret.broker.model.queue_types import make_queue
 from leveret.broker.model.random_choice import LocalRandomMatcher, check_local_destination
 from leveret.broker.model.recent_history import RecentHistoryMatcher
-from leveret.broker.model.routing import Route, route, route_message
+from leveret.broker.model.router import Router
 from leveret.broker.model.stream import Stream
 from leveret.broker.model.topology import Removed, Topology
 from leveret.protocol.errors import AccessRefused, NotFound, PreconditionFailed, ResourceLocked
 from leveret.protocol.tables import Table, decode_table, encode_table, from_python, longstr
 from leveret.storage.changes import (
-    MAX_QUEUE_ID,
     Bound,
     ExchangeDeclared,
     ExchangeDeleted,
@@ -53,9 +50,8 @@ if TYPE_CHECKING:
     from leveret.broker.model.binding import Binding, Destination
     from leveret.broker.model.connection import Connection
     from leveret.broker.model.consumer import Consumer
-    from leveret.broker.model.deduplication import WindowArguments
-    from leveret.broker.model.delay import Delay
     from leveret.broker.model.grants import Grants
+    from leveret.broker.model.queue_ids import QueueIds
     from leveret.broker.model.replies import Replies
     from leveret.broker.model.turn import Turn
     from leveret.protocol.content import Message
@@ -72,58 +68,6 @@ PREDECLARED: Final = (
 VHOST_LIMITS: Final = "vhost-limits"
 MAX_QUEUES: Final = "max-queues"
 NAME_BYTES: Final = 16  # of randomness in a name made by the server
-ROUTES_MAX: Final = 100_000  # cached routes; more and the cache starts again
-
-
-class QueueIds:
-    """Ids for queues, each used by one queue at a time; the store finds messages by them."""
-
-    __slots__ = ("_free", "_next", "_released")
-
-    def __init__(self) -> None:
-        self._next: int = 1
-        self._free: list[int] = []
-        self._released: list[tuple[int, int]] = []  # batch that forgets the queue, its id
-
-    def reserve(self, queue_id: int) -> None:
-        """Take an id that the store has a queue under; before any `allocate`."""
-        while self._next < queue_id:
-            self._free.append(self._next)
-            self._next += 1
-        if queue_id == self._next:
-            self._next += 1
-        else:
-            self._free.remove(queue_id)
-
-    def allocate(self) -> int:
-        """Return an id that no queue has.
-
-        Raises:
-            PreconditionFailed: there are as many queues as there can be.
-        """
-        if self._free:
-            return self._free.pop()
-        if self._next > MAX_QUEUE_ID:
-            raise PreconditionFailed(f"queue limit of {MAX_QUEUE_ID} is reached")
-        self._next += 1
-        return self._next - 1
-
-    def release(self, queue_id: int, batch: int) -> None:
-        """Give an id back once the batch that deletes its queue is durable (0: the store has none)."""
-        if batch:
-            self._released.append((batch, queue_id))
-        else:
-            self._free.append(queue_id)
-
-    def reclaim(self, durable: int) -> None:
-        """Make ids free again whose batch is durable."""
-        kept: list[tuple[int, int]] = []
-        for batch, queue_id in self._released:
-            if batch <= durable:
-                self._free.append(queue_id)
-            else:
-                kept.append((batch, queue_id))
-        self._released = kept
 
 
 class VHost:
@@ -151,7 +95,7 @@ class VHost:
         "queues",
         "queues_by_id",
         "replies",
-        "routes",
+        "router",
         "tags",
         "turn",
     )
@@ -171,9 +115,7 @@ class VHost:
         self.queues: dict[str, Queue] = {}
         self.queues_by_id: dict[int, Queue] = {}
         self.exchanges: dict[str, Exchange] = {}
-        # (exchange, routing key) -> queues, for routes that depend on nothing else; the default exchange
-        # needs none
-        self.routes: dict[tuple[str, str], list[Queue]] = {}
+        self.router = Router(turn, name, self.exchanges, self.queues)
         self._queue_ids = queue_ids
         self._token = token
         self._topology = Topology()
@@ -184,17 +126,6 @@ class VHost:
             )
 
     # -- names
-
-    def exchange(self, name: str) -> Exchange:
-        """Return an exchange.
-
-        Raises:
-            NotFound: there is none of this name.
-        """
-        exchange = self.exchanges.get(name)
-        if exchange is None:
-            raise NotFound(f"no exchange '{name}' in vhost '{self.name}'")
-        return exchange
 
     def open_queue(self, name: str, connection: Connection) -> Queue:
         """Return a queue that a connection may use.
@@ -265,8 +196,8 @@ class VHost:
         exchange = Exchange(self.name, name, type_name, durable, auto_delete, internal, arguments)
         queue_id = self._queue_ids.allocate() if exchange.keeps else 0
         self.exchanges[name] = exchange
-        self._apply_policy_to_exchange(exchange)
-        self.routes.clear()
+        self._apply_policy_to(exchange)
+        self.router.routes.clear()
         if durable:
             self.turn.define(
                 ExchangeDeclared(self.name, name, type_name, auto_delete, internal, encode_table(arguments))
@@ -298,7 +229,7 @@ class VHost:
 
     def _note_removed(self, removed: Removed) -> None:
         if removed.bindings or removed.exchanges:
-            self.routes.clear()
+            self.router.routes.clear()
         for binding in removed.bindings:
             if _is_durable(binding):
                 self.turn.define(self._unbound(binding))
@@ -335,16 +266,16 @@ class VHost:
             ResourceLocked: the queue is exclusive to another connection.
         """
         self._require_bindable(source, destination, to_exchange, binding_key, connection.grants)
-        exchange = self.exchange(source)
+        exchange = self.router.exchange(source)
         end: Destination = (
-            self.exchange(destination) if to_exchange else self.open_queue(destination, connection)
+            self.router.exchange(destination) if to_exchange else self.open_queue(destination, connection)
         )
         if isinstance(exchange.matcher, LocalRandomMatcher):
             exchange.matcher.validate(binding_key, arguments)
             check_local_destination(end.arguments.queue_type if isinstance(end, Queue) else None)
         binding = self._topology.bind(exchange, end, binding_key, arguments)
         if binding is not None:
-            self.routes.clear()
+            self.router.routes.clear()
             if isinstance(exchange.matcher, RecentHistoryMatcher):
                 self._replay(list(exchange.matcher.history), end)
             if _is_durable(binding):
@@ -361,7 +292,7 @@ class VHost:
                 end.enqueue([message], message.body_bytes, ttl_ms)
             elif isinstance(end, Exchange):
                 keys = visible_routing_keys(message.envelope.routing_key, fields.headers)
-                for queue in self.queues_of(end, keys + message.envelope.bcc_keys, message)[0]:
+                for queue in self.router.queues_of(end, keys + message.envelope.bcc_keys, message)[0]:
                     queue.enqueue([message], message.body_bytes, ttl_ms)
 
     def _require_bindable(
@@ -455,12 +386,11 @@ class VHost:
             exclusive=exclusive,
             auto_delete=auto_delete,
         )
-        parsed = self._under_policy(name, parsed)
+        parsed = self.policies.queue_arguments(name, parsed)
         durable = durable and not exclusive
         owner = connection if exclusive else None
-        window = window_of_queue(arguments)
-        queue = self._make_queue(
-            name, self._queue_ids.allocate(), durable, owner, auto_delete, parsed, window
+        queue = make_queue(
+            self.turn, self.name, name, self._queue_ids.allocate(), durable, owner, auto_delete, parsed
         )
         self._add_queue(queue)
         if exclusive:
@@ -482,24 +412,6 @@ class VHost:
         if not applies or queue_type in ("", CLASSIC) or X_QUEUE_TYPE in arguments:
             return arguments
         return {**arguments, X_QUEUE_TYPE: from_python(queue_type)}
-
-    def _make_queue(
-        self,
-        name: str,
-        queue_id: int,
-        durable: bool,
-        owner: Connection | None,
-        auto_delete: bool,
-        arguments: QueueArguments,
-        window: WindowArguments | None,
-    ) -> Queue:
-        if arguments.queue_type == STREAM:
-            return Stream(self.turn, self.name, name, queue_id, arguments)
-        if window is not None:
-            return DeduplicatingQueue(
-                self.turn, self.name, name, queue_id, durable, owner, auto_delete, arguments, window
-            )
-        return Queue(self.turn, self.name, name, queue_id, durable, owner, auto_delete, arguments)
 
     def _add_queue(self, queue: Queue) -> None:
         self.queues[queue.name] = queue
@@ -555,7 +467,7 @@ class VHost:
         self.queues.clear()
         self.queues_by_id.clear()
         self.exchanges.clear()
-        self.routes.clear()
+        self.router.routes.clear()
         self._topology = Topology()
 
     # -- policies and limits
@@ -597,112 +509,23 @@ class VHost:
             self.limits = {str(name): int(value) for name, value in json.loads(stored.value).items()}
 
     def _apply_policies(self) -> None:
-        self.routes.clear()
+        self.router.routes.clear()
         for exchange in self.exchanges.values():
-            self._apply_policy_to_exchange(exchange)
+            self._apply_policy_to(exchange)
         for queue in self.queues.values():
-            arguments = self._under_policy(
+            arguments = self.policies.queue_arguments(
                 queue.name, QueueArguments.of_valid(queue.arguments.table, queue.arguments.table)
             )
             if arguments != queue.arguments:
                 queue.change_arguments(arguments)
 
-    def _under_policy(self, name: str, declared: QueueArguments) -> QueueArguments:
-        """Return what holds for a queue: its arguments and its policies together."""
-        if not self.policies:
-            return declared
-        definition = self.policies.applied(name, declared.queue_type).definition
-        if not definition:
-            return declared
-        return QueueArguments.of_valid(declared.table, with_policy(declared.table, definition))
-
-    def _apply_policy_to_exchange(self, exchange: Exchange) -> None:
+    def _apply_policy_to(self, exchange: Exchange) -> None:
         if not exchange.name:
             return
         alternate = longstr(exchange.arguments, ALTERNATE_EXCHANGE)
-        if alternate is None and self.policies:
-            definition = self.policies.applied(exchange.name, EXCHANGES).definition
-            alternate = definition.get(ALTERNATE_EXCHANGE)
+        if alternate is None:
+            alternate = self.policies.alternate_exchange(exchange.name)
         exchange.alternate_exchange = alternate
-
-    # -- routing
-
-    def require_publishable(self, name: str) -> Exchange:
-        """Return an exchange that clients may publish to.
-
-        Raises:
-            AccessRefused: it is internal.
-            NotFound: there is none of this name.
-        """
-        exchange = self.exchange(name)
-        if exchange.internal:
-            raise AccessRefused(f"cannot publish to internal exchange '{name}' in vhost '{self.name}'")
-        return exchange
-
-    def route(self, exchange_name: str, routing_keys: list[str], headers: Table | None) -> list[Queue] | None:
-        """Find the queues that a client's message goes into.
-
-        Args:
-            exchange_name: where it is published to.
-            routing_keys: its routing key first, then those of its CC and BCC headers.
-            headers: of the message.
-
-        Returns:
-            None if that depends on each message: ask `queues_of` for each.
-
-        Raises:
-            AccessRefused, NotFound: see `require_publishable`.
-        """
-        exchange = self.require_publishable(exchange_name)
-        return self.queues_for(exchange, routing_keys, headers)
-
-    def queues_for(
-        self, exchange: Exchange, routing_keys: list[str], headers: Table | None
-    ) -> list[Queue] | None:
-        """Find the queues that a message goes into from an exchange, which may be an internal one.
-
-        Returns:
-            None if that depends on each message: ask `queues_of` for each.
-        """
-        is_single = len(routing_keys) == 1
-        if is_single and not exchange.name:
-            queue = self.queues.get(routing_keys[0])
-            return [queue] if queue is not None else []
-        found = route(exchange, routing_keys, headers, self.exchanges.get)
-        if found.depends_on_message:
-            return None
-        queues = _queues_in(found)
-        if found.cacheable and is_single and not exchange.internal:
-            if len(self.routes) >= ROUTES_MAX:
-                self.routes.clear()
-            self.routes[(exchange.name, routing_keys[0])] = queues
-        return queues
-
-    def queues_of(
-        self, exchange: Exchange, routing_keys: list[str], message: Message
-    ) -> tuple[list[Queue], bool]:
-        """Find the queues that one message goes into, and have the exchanges on the way do what they do.
-
-        Returns:
-            the queues, and whether an exchange has taken the message.
-        """
-        found = route_message(exchange, routing_keys, message, self.exchanges.get, self.turn)
-        return _queues_in(found), found.is_kept
-
-    def may_lead_somewhere(self, exchange: Exchange, routing_keys: list[str], headers: Table | None) -> bool:
-        """Whether a message that waits in an exchange would have a queue to go to if its time came now."""
-        return bool(_queues_in(route(exchange, routing_keys, headers, self.exchanges.get)))
-
-    def route_due(self, delay: Delay) -> None:
-        """Route messages whose time has come, by the bindings of this moment."""
-        exchange = self.exchanges.get(delay.exchange_name)
-        if exchange is None or exchange.delay is not delay:
-            return
-        for content in delay.take_due():
-            message, keys, ttl_ms = delay.released(content)
-            self.turn.released = message
-            for queue in self.queues_of(exchange, keys, message)[0]:
-                queue.enqueue([message], message.body_bytes, ttl_ms)
 
     # -- restart
 
@@ -719,7 +542,7 @@ class VHost:
             arguments,
             None if stored.type in EXCHANGE_TYPES else UnknownTypeMatcher(arguments),
         )
-        self._apply_policy_to_exchange(self.exchanges[stored.name])
+        self._apply_policy_to(self.exchanges[stored.name])
 
     def restore_exchange_queue(self, stored: StoredExchangeQueue) -> None:
         """Bring back what a durable exchange keeps; messages stay in the store until their time is near."""
@@ -735,9 +558,10 @@ class VHost:
         parsed = QueueArguments.from_table(
             stored.name, self.name, arguments, durable=True, exclusive=False, auto_delete=stored.auto_delete
         )
-        parsed = self._under_policy(stored.name, parsed)
-        window = window_of_queue(arguments)
-        queue = self._make_queue(stored.name, stored.queue_id, True, None, stored.auto_delete, parsed, window)
+        parsed = self.policies.queue_arguments(stored.name, parsed)
+        queue = make_queue(
+            self.turn, self.name, stored.name, stored.queue_id, True, None, stored.auto_delete, parsed
+        )
         self._queue_ids.reserve(stored.queue_id)
         self._add_queue(queue)
         queue.restore(
@@ -755,10 +579,6 @@ class VHost:
         )
         arguments = decode_table(stored.arguments)[0]
         self._topology.bind(self.exchanges[stored.source], end, stored.binding_key, arguments)
-
-
-def _queues_in(found: Route) -> list[Queue]:
-    return [queue for queue in found.queues if isinstance(queue, Queue)]
 
 
 def _is_durable(binding: Binding) -> bool:

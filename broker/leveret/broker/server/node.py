@@ -18,10 +18,11 @@ from leveret.broker.logs import Throttle, get_logger
 from leveret.broker.model.authority import Authority, NoSuchVHost
 from leveret.broker.model.dead_lettering import publish_dead_letter
 from leveret.broker.model.delay import NEAR_BYTES, NEAR_MESSAGES
+from leveret.broker.model.queue_ids import QueueIds
 from leveret.broker.model.replies import Replies
 from leveret.broker.model.stream import Stream
 from leveret.broker.model.turn import Turn
-from leveret.broker.model.vhost import QueueIds, VHost
+from leveret.broker.model.vhost import VHost
 from leveret.broker.server.committer import Answer, DueRequest, Failed, Loaded, LoadRequest, Written
 from leveret.broker.server.session import Session
 from leveret.broker.version import version
@@ -560,7 +561,7 @@ class Node:
             if self.is_store_behind:
                 delay.try_again_soon()
             else:
-                self.vhosts[delay.vhost_name].route_due(delay)
+                self.vhosts[delay.vhost_name].router.route_due(delay)
 
     @property
     def is_eager(self) -> bool:
