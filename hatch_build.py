@@ -38,6 +38,7 @@ HOT_MODULES = [
     "broker/leveret/broker/model/topic.py",
     "broker/leveret/broker/model/turn.py",
     "broker/leveret/broker/model/vhost.py",
+    "broker/leveret/broker/server/heartbeats.py",
     "broker/leveret/broker/server/loop.py",
     "broker/leveret/broker/server/node.py",
     "broker/leveret/broker/server/patience.py",

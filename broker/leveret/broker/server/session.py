@@ -20,12 +20,14 @@ from typing import TYPE_CHECKING, Final
 
 from pamqp import commands
 
-from leveret.broker.access import MAX_CHANNELS, MAX_CONNECTIONS
+from leveret.broker.access import MAX_CHANNELS
 from leveret.broker.methods import HANDLERS
 from leveret.broker.methods.basic import basic_publish, basic_settle
 from leveret.broker.model.channel import Channel
 from leveret.broker.model.connection import Connection
 from leveret.broker.model.queue import NotInMemoryError
+from leveret.broker.server.admission import admit
+from leveret.broker.server.heartbeats import Heartbeats
 from leveret.protocol import handshake, sasl
 from leveret.protocol.connection import FrameReader
 from leveret.protocol.errors import (
@@ -77,14 +79,10 @@ class Session:
         "_channel_of_event",
         "_client_properties",
         "_deadline_ms",
-        "_heard",
-        "_hearing_due_ms",
-        "_heartbeat_due_ms",
-        "_heartbeat_ms",
+        "_heartbeats",
         "_is_choked",
         "_is_deaf",
         "_is_paused",
-        "_missed",
         "_reader",
         "_retry",
         "_tells_blocked",
@@ -140,11 +138,7 @@ class Session:
         self._is_deaf: bool = False  # input is dropped: framing is lost, or everything is said
         # Milliseconds; 0 for none.
         self._deadline_ms: int = node.turn.now_ms + int(node.settings.handshake_timeout_s * 1000)
-        self._heartbeat_ms: int = 0
-        self._heartbeat_due_ms: int = 0
-        self._hearing_due_ms: int = 0
-        self._heard: bool = False  # bytes came since the last check
-        self._missed: int = 0  # checks in a row without
+        self._heartbeats = Heartbeats()
 
     # -- what the loop calls
 
@@ -159,7 +153,7 @@ class Session:
 
     def receive(self, data: bytes) -> None:
         """Take bytes from the socket and handle what they make."""
-        self._heard = True
+        self._heartbeats.heard = True
         if self._is_deaf:
             return
         self._reader.receive_data(data)
@@ -445,8 +439,8 @@ class Session:
         self._send_close(error)
         self.state = State.CLOSING
         timeout_s = CLOSE_OK_MAX_S
-        if self._heartbeat_ms:
-            timeout_s = min(timeout_s, self._heartbeat_ms // 1000)
+        if self.heartbeat_s:
+            timeout_s = min(timeout_s, self.heartbeat_s)
         self._set_deadline(max(1, timeout_s) * 1000)
 
     def _send_close(self, error: AMQPException) -> None:
@@ -558,10 +552,7 @@ class Session:
         self.outbox.frame_max = tuning.frame_max
         self._tuned_channel_max = tuning.channel_max
         if tuning.heartbeat:
-            self._heartbeat_ms = tuning.heartbeat * 1000
-            now_ms = self.node.turn.now_ms
-            self._heartbeat_due_ms = now_ms + self._heartbeat_ms // 2
-            self._hearing_due_ms = now_ms + self._heartbeat_ms
+            self._heartbeats.begin(tuning.heartbeat, self.node.turn.now_ms)
             self.node.set_timer(self, self.next_timer_ms())
 
     def _open(self, method: commands.Connection.Open) -> None:
@@ -570,22 +561,7 @@ class Session:
             raise NotAllowed(f"vhost {method.virtual_host} not found", class_id(method), method_id(method))
         user = self.user
         assert user is not None
-        grants = self.node.authority.grants(user, vhost.name)
-        refusal = ""
-        if 0 <= (limit := vhost.limits.get(MAX_CONNECTIONS, -1)) <= vhost.connection_count:
-            refusal = (
-                f"access to vhost '{vhost.name}' refused for user '{user.name}':"
-                f" connection limit ({limit}) is reached"
-            )
-        elif user.has_reached(MAX_CONNECTIONS, user.connection_count):
-            refusal = (
-                f"connection refused for user '{user.name}': user connection limit"
-                f" ({user.limits[MAX_CONNECTIONS]}) is reached"
-            )
-        elif grants is None:
-            refusal = f"access to vhost '{vhost.name}' refused for user '{user.name}'"
-        if refusal or grants is None:
-            raise NotAllowed(refusal, class_id(method), method_id(method))
+        grants = admit(user, vhost, self.node.authority)
         connection = Connection(self.node.turn, self.name, self.outbox, user, vhost, grants)
         connection.count_in()
         connection.channel_max = self._tuned_channel_max
@@ -617,18 +593,20 @@ class Session:
 
     def _set_deadline(self, after_ms: int) -> None:
         self._deadline_ms = self.node.turn.now_ms + after_ms
-        self._heartbeat_due_ms = self._hearing_due_ms = 0
+        self._heartbeats.end()
         self.node.set_timer(self, self._deadline_ms)
 
     @property
     def heartbeat_s(self) -> int:
         """The heartbeat interval that was agreed on; 0 for none."""
-        return self._heartbeat_ms // 1000
+        return self._heartbeats.interval_ms // 1000
 
     def next_timer_ms(self) -> int:
         """Return when `on_timer` is due; 0 for never."""
-        due = [at for at in (self._deadline_ms, self._heartbeat_due_ms, self._hearing_due_ms) if at]
-        return min(due) if due else 0
+        due_ms = self._heartbeats.due_ms
+        if due_ms and self._deadline_ms:
+            return min(due_ms, self._deadline_ms)
+        return due_ms or self._deadline_ms
 
     def on_timer(self) -> None:
         """Do what is due by now: heartbeats, and giving up on a peer that takes too long."""
@@ -640,22 +618,16 @@ class Session:
                 )
             self._end()
             return
-        if self._heartbeat_due_ms and now_ms >= self._heartbeat_due_ms:
+        if self._heartbeats.is_time_to_send(now_ms):
             if not self.outbox.has_written:
                 self.outbox.write(HEARTBEAT_FRAME)
             self.outbox.has_written = False
-            self._heartbeat_due_ms = now_ms + self._heartbeat_ms // 2
-        if self._hearing_due_ms and now_ms >= self._hearing_due_ms:
-            self._missed = 0 if self._heard or self.is_resting else self._missed + 1
-            self._heard = False
-            if self._missed >= 2:
-                self.node.log.warning(
-                    f"missed heartbeats from client, timeout: {self._heartbeat_ms // 1000}s",
-                    connection=self.name,
-                )
-                self._end()
-                return
-            self._hearing_due_ms = now_ms + self._heartbeat_ms
+        if self._heartbeats.is_peer_silent(now_ms, self.is_resting):
+            self.node.log.warning(
+                f"missed heartbeats from client, timeout: {self.heartbeat_s}s", connection=self.name
+            )
+            self._end()
+            return
         self.node.set_timer(self, self.next_timer_ms())
 
 
