@@ -29,7 +29,9 @@ from heapq import heappop, heappush, merge
 from typing import TYPE_CHECKING, Final
 
 from leveret.broker.model.packed import MESSAGE_OVERHEAD, Ready
+from leveret.broker.model.turn import Load
 from leveret.protocol.content import Envelope, Message, encode_content, make_envelope
+from leveret.storage.changes import QueueDelivered
 
 if TYPE_CHECKING:
     from leveret.broker.model.consumer import Consumer
@@ -96,6 +98,7 @@ class Backlog:
         "_uncertain_up_to",
         "body_bytes",
         "count",
+        "delivered_up_to",
         "durable",
         "entry_count",
         "generation",
@@ -118,6 +121,7 @@ class Backlog:
         self.entry_count: int = 0  # entries without tombstones
         self.ready_position: int = 1  # of the first message in `_ready`
         self.paged_count: int = 0
+        self.delivered_up_to: int = 0  # highest position ever taken out
         # (batch, position): page out up to the position once the batch is durable
         self.page_request: tuple[int, int] | None = None
         # A read that was asked for before a purge, or for an earlier queue with this id, is ignored.
@@ -205,6 +209,7 @@ class Backlog:
         """
         messages = self._ready.take(count)
         self.ready_position += count
+        self.delivered_up_to = self.ready_position - 1
         body_bytes = 0
         for message in messages:
             body_bytes += message.body_bytes
@@ -221,6 +226,8 @@ class Backlog:
                 entry.queued = False
                 body_bytes += entry.message.body_bytes
                 taken.append(entry)
+        if count and taken[-1].position > self.delivered_up_to:
+            self.delivered_up_to = taken[-1].position
         self.entry_count -= count
         self._took(count, body_bytes)
         return taken
@@ -242,10 +249,13 @@ class Backlog:
 
     def entry_of(self, message: Message, position: int) -> Entry:
         """Make an entry for a message that is, or was until now, in `ready`."""
-        entry = Entry(self._queue, position, message, False, 0)
+        entry = self._make_entry(position, message, False, 0)
         if position <= self._spilled_up_to:
             entry.is_spilled = True
         return entry
+
+    def _make_entry(self, position: int, message: Message, redelivered: bool, expires_at_ms: int) -> Entry:
+        return Entry(self._queue, position, message, redelivered, expires_at_ms)
 
     def _took(self, count: int, body_bytes: int) -> None:
         self.count -= count
@@ -405,12 +415,27 @@ class Backlog:
             self.refill()
         return True
 
-    def load_range(self) -> tuple[int, int]:
-        """Return the range to read back: behind the first position, up to the second."""
-        return self._loaded_up_to, self._paged_last
+    def wanted_loads(self) -> list[Load]:
+        """Return what is to be read back, once `Turn.loads` names the queue."""
+        return [
+            Load(
+                self._queue_id,
+                self.generation,
+                self._loaded_up_to,
+                self._paged_last,
+                WINDOW_MESSAGES,
+                WINDOW_BYTES,
+            )
+        ]
 
-    def loaded(self, rows: list[StoredMessage]) -> None:
-        """Take back the next messages of the paged-out range."""
+    def loaded(self, generation: int, rows: list[StoredMessage]) -> bool:
+        """Take back the next messages of the paged-out range.
+
+        Returns:
+            False if nobody wants them any more.
+        """
+        if generation != self.generation:
+            return False
         self._is_loading = False
         body_bytes = 0
         envelope: Envelope | None = None
@@ -427,7 +452,7 @@ class Backlog:
             content = encode_content(envelope.channel, envelope.frame_max, row.properties, row.body)
             message = Message(envelope, content, len(row.body))
             redelivered = row.position <= self._uncertain_up_to
-            entry = Entry(self._queue, row.position, message, redelivered, row.expires_at_ms or 0)
+            entry = self._make_entry(row.position, message, redelivered, row.expires_at_ms or 0)
             entry.is_spilled = not row.persistent
             entry.queued = True
             self._entries.append(entry)
@@ -449,9 +474,10 @@ class Backlog:
             self.paged_count = 0
             self._paged_bytes = 0
         self.refill()
+        return True
 
     def restore(
-        self, messages: int, body_bytes: int, first: int, last: int, uncertain_up_to: int, watch: bool
+        self, messages: int, body_bytes: int, first: int, last: int, delivered_up_to: int, watch: bool
     ) -> None:
         """Begin with what the store holds: all of it paged out.
 
@@ -460,7 +486,7 @@ class Backlog:
             body_bytes: of all of them.
             first: position of the first, 1 if there is none.
             last: position of the last, 0 if there is none.
-            uncertain_up_to: messages up to this position count as redelivered.
+            delivered_up_to: messages up to this position count as redelivered.
             watch: read the first window at once: messages may have deadlines that somebody depends on.
         """
         self.count = self.paged_count = messages
@@ -468,10 +494,16 @@ class Backlog:
         self._loaded_up_to = first - 1
         self._paged_last = last
         self.ready_position = last + 1
-        self._uncertain_up_to = uncertain_up_to
+        self.delivered_up_to = self._uncertain_up_to = min(delivered_up_to, last)
         self._spilled_up_to = last
+        if delivered_up_to > last:  # the last run crashed; what comes from now on has not been delivered
+            self.note_delivered()
         if messages and (watch or self.is_timed):
             self._request_load()
+
+    def note_delivered(self) -> None:
+        """Record exactly what has been delivered."""
+        self._turn.batch.definitions.append(QueueDelivered(self._queue_id, self.delivered_up_to))
 
     # -- all at once
 
@@ -510,6 +542,14 @@ class Backlog:
         turn.loads.pop(self._queue, None)
         turn.load_generation += 1
         self.generation = turn.load_generation
+
+    def let_go(self, with_vhost: bool) -> None:
+        """Drop everything for good, because the queue is deleted.
+
+        Args:
+            with_vhost: the store forgets the durable queues of the vhost by itself.
+        """
+        self.clear()
 
     def shrink(self) -> None:
         """Let go of the table of deadlines if it is empty."""

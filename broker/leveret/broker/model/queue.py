@@ -12,9 +12,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from leveret.broker.model.arguments import DROP_HEAD, REJECT_PUBLISH_DLX
-from leveret.broker.model.backlog import WINDOW_BYTES, WINDOW_MESSAGES, Backlog, Entry
+from leveret.broker.model.backlog import Backlog, Entry
 from leveret.broker.model.dead_letter import EXPIRED, MAXLEN, REJECTED
-from leveret.broker.model.turn import DeadLetter, Load
+from leveret.broker.model.turn import DeadLetter
 from leveret.protocol.errors import AccessRefused
 from leveret.protocol.frames import encode_deliveries
 from leveret.storage.changes import MAX_POSITION, QueueDelivered, StoredMessage
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from leveret.broker.model.arguments import QueueArguments
     from leveret.broker.model.connection import Connection
     from leveret.broker.model.consumer import Consumer
-    from leveret.broker.model.turn import Turn
+    from leveret.broker.model.turn import Load, Turn
     from leveret.protocol.content import Message
 
 DELIVER_MAX: Final = 1000  # messages handed to one consumer in a step
@@ -42,7 +42,6 @@ class Queue:
     """A classic queue."""
 
     __slots__ = (
-        "_delivered_up_to",
         "_is_limited",
         "_shares_channels",
         "active_consumer",
@@ -97,7 +96,6 @@ class Queue:
         self.backlog: Backlog = Backlog(self, turn, queue_id, durable, arguments.message_ttl_ms is not None)
         # A durable queue delivers once a note that it does is durable: the batch with that note, -1 for none.
         self.note_batch: int = -1 if durable else 0
-        self._delivered_up_to: int = 0  # highest position ever delivered
         self._is_limited: bool = arguments.max_length is not None or arguments.max_length_bytes is not None
         self.may_refuse: bool = self._is_limited and arguments.overflow != DROP_HEAD
         if arguments.expires_ms is not None:
@@ -288,7 +286,6 @@ class Queue:
         count = self._step(takers, backlog.ready_count)
         first = backlog.ready_position
         messages = backlog.take_ready(count)
-        self._delivered_up_to = first + count - 1
         if len(self.consumers) == 1:
             self._hand_over_messages(takers[0], messages, first, 1)
             return
@@ -331,8 +328,6 @@ class Queue:
     def _deliver_entries(self, takers: list[Consumer]) -> None:
         count = self._step(takers, self.backlog.entry_count)
         entries = self.backlog.take_entries(count)
-        if entries[-1].position > self._delivered_up_to:
-            self._delivered_up_to = entries[-1].position
         stride = len(takers)
         for index in range(min(stride, count)):
             self._hand_over_entries(takers[index], entries[index::stride])
@@ -407,8 +402,6 @@ class Queue:
             if backlog.count:
                 raise NotInMemoryError(self)
             return None
-        if entry.position > self._delivered_up_to:
-            self._delivered_up_to = entry.position
         if no_ack:
             self.backlog.forget_entry(entry)
         else:
@@ -497,24 +490,19 @@ class Queue:
 
     def wanted_loads(self) -> list[Load]:
         """Return what is to be read back, once `Turn.loads` names this queue."""
-        after, up_to = self.backlog.load_range()
-        return [Load(self.backlog.generation, after, up_to, WINDOW_MESSAGES, WINDOW_BYTES)]
+        return self.backlog.wanted_loads()
 
     def loaded(self, generation: int, rows: list[StoredMessage]) -> None:
         """Take back messages that were read from the store."""
-        if generation != self.backlog.generation or self.is_deleted:
+        if self.is_deleted or not self.backlog.loaded(generation, rows):
             return
-        self.backlog.loaded(rows)
         self.turn.touched[self] = None
         self.drop_over_limit()
 
     def restore(self, messages: int, body_bytes: int, first: int, last: int, delivered_up_to: int) -> None:
         """Begin with what the store holds of this queue."""
-        self._delivered_up_to = min(delivered_up_to, last)
         watch = self.arguments.dead_letter_exchange is not None
-        self.backlog.restore(messages, body_bytes, first, last, self._delivered_up_to, watch)
-        if delivered_up_to > last:  # the last run crashed; what comes from now on has not been delivered
-            self.turn.batch.definitions.append(QueueDelivered(self.id, last))
+        self.backlog.restore(messages, body_bytes, first, last, delivered_up_to, watch)
 
     def note_deliveries_begin(self) -> None:
         """Record that messages may be delivered from now on: after a crash they count as redelivered."""
@@ -526,7 +514,7 @@ class Queue:
         """Record exactly what has been delivered: nobody is left to deliver to, or the broker stops."""
         if self.durable and self.note_batch >= 0 and not self.is_deleted:
             self.note_batch = -1
-            self.turn.batch.definitions.append(QueueDelivered(self.id, self._delivered_up_to))
+            self.backlog.note_delivered()
 
     # -- consumers
 
@@ -596,7 +584,7 @@ class Queue:
             how many messages were ready.
         """
         count = self.backlog.count
-        self.backlog.clear()
+        self.backlog.let_go(False)
         self.is_deleted = True
         self.consumers = []
         if self.is_stored:
@@ -605,7 +593,7 @@ class Queue:
 
     def deleted_with_vhost(self) -> None:
         """Do the same where the store forgets the durable queues of the vhost by itself."""
-        self.backlog.clear()
+        self.backlog.let_go(True)
         self.is_deleted = True
         self.consumers = []
         if self.durable:

@@ -327,7 +327,7 @@ class Stream(Queue):
             self.turn.load_generation += 1
             generation = self.turn.load_generation
             self._loading[generation] = reader
-            wanted.append(reader.load(generation, self._first, self._readable))
+            wanted.append(reader.load(self.id, generation, self._first, self._readable))
         return wanted
 
     def loaded(self, generation: int, rows: list[StoredMessage]) -> None:

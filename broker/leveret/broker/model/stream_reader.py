@@ -138,10 +138,11 @@ class Reader:
         """Whether the next window is to be read: it is better asked for before this one is used up."""
         return not self.is_loading and 2 * (len(self.window) - self.index) < READ_MESSAGES
 
-    def load(self, generation: int, first: int, up_to: int) -> Load:
+    def load(self, queue_id: int, generation: int, first: int, up_to: int) -> Load:
         """Return what to read next.
 
         Args:
+            queue_id: of the stream.
             generation: tells this request from others.
             first: position of the oldest message that is there.
             up_to: position of the newest that may be read.
@@ -150,12 +151,12 @@ class Reader:
         if self.is_seeking:
             self._low = max(self._low, min(first, self._high - 1))
             middle = (self._low + self._high) // 2
-            return Load(generation, middle - 1, middle, 1, 1)
+            return Load(queue_id, generation, middle - 1, middle, 1, 1)
         after = self.next_position - 1
         if self.index < len(self.window):
             after = self.window[-1].position
         self._requested_up_to = up_to
-        return Load(generation, max(after, first - 1), up_to, READ_MESSAGES, READ_BYTES)
+        return Load(queue_id, generation, max(after, first - 1), up_to, READ_MESSAGES, READ_BYTES)
 
     def loaded(self, rows: list[StoredMessage]) -> int:
         """Take what was read.

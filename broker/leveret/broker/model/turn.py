@@ -42,11 +42,14 @@ class DeadLetter:
 
 
 class Load:
-    """Messages of a queue to read back: after < position <= up_to, `limit` and about `max_bytes` at most."""
+    """Messages to read back: after < position <= up_to, `limit` and about `max_bytes` at most."""
 
-    __slots__ = ("after", "generation", "limit", "max_bytes", "up_to")
+    __slots__ = ("after", "generation", "limit", "max_bytes", "queue_id", "up_to")
 
-    def __init__(self, generation: int, after: int, up_to: int, limit: int, max_bytes: int) -> None:
+    def __init__(
+        self, queue_id: int, generation: int, after: int, up_to: int, limit: int, max_bytes: int
+    ) -> None:
+        self.queue_id = queue_id  # that the store has them under
         self.generation = generation  # comes back with the answer
         self.after = after
         self.up_to = up_to

@@ -442,7 +442,12 @@ class Node:
                 for load in queue.wanted_loads():
                     self._store.read(
                         LoadRequest(
-                            queue.id, load.generation, load.after, load.up_to, load.limit, load.max_bytes
+                            load.queue_id,
+                            load.generation,
+                            load.after,
+                            load.up_to,
+                            load.limit,
+                            load.max_bytes,
                         )
                     )
         delay_loads = self.turn.delay_loads
