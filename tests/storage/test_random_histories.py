@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from leveret.storage import removal, rows
-from leveret.storage.changes import Batch, QueueDelivered, StoredMessage, StoredQueue
+from leveret.storage.changes import Batch, QueueDelivered, Returned, StoredMessage, StoredQueue
 from leveret.storage.sqlite import SqliteStore
 
 from .engines import Content, Engine, MemoryEngine, SqliteEngine, declared, everything, fast_directory
@@ -26,6 +26,7 @@ KINDS = [
     "settle-some",
     "purge",
     "delivered",
+    "return",
     "restart",
     "crash",
     *FREQUENT,
@@ -88,6 +89,11 @@ class PlainBroker:
                 self.batch.settle(queue_id, position, len(queue.messages.pop(position).body))
         elif what == "purge":
             self.purge(queue, queue_id, a, a + b)
+        elif what == "return" and queue.messages:
+            position = list(queue.messages)[a % len(queue.messages)]
+            returned = Returned(a, b, a * b)
+            self.batch.note_return(queue_id, position, returned)
+            queue.messages[position] = queue.messages[position]._replace(returned=returned)
         elif what == "delivered":
             queue.delivered_up_to = a
             self.batch.definitions.append(QueueDelivered(queue_id, a))

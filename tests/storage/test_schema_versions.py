@@ -15,6 +15,7 @@ from leveret.storage.changes import (
     ExchangeDeclared,
     ParameterSet,
     PermissionSet,
+    Returned,
     SegmentClosed,
     StoredExchangeQueue,
     StoredKey,
@@ -65,7 +66,7 @@ def test_a_file_of_an_earlier_version_has_everything(tmp_path: Path, version: in
         Bound("/", "logs", "amq.fanout", to_exchange=True, binding_key="", arguments=b"\x01"),
     ]
     properties = b"\x10\x00\x02"
-    assert everything(store, 1) == [
+    assert [message._replace(returned=None) for message in everything(store, 1)] == [
         StoredMessage(1, "logs", "a.b", properties, '{"id": "ü"}'.encode(), True, False, None),
         StoredMessage(2, "", "orders", properties, b"\x00\xff binary", True, False, 1_700_000_000_123),
         StoredMessage(3, "", "orders", properties, b"dead", True, True, None),
@@ -176,3 +177,12 @@ def test_what_is_known_of_streams_of_an_earlier_version_is_there(tmp_path: Path)
     store.close()
     assert found.segments == [SegmentClosed(1, 1, 2, 20, 1_700_000_000_000)]
     assert found.offsets == [StoredOffset(1, "reader", 2)]
+
+
+def test_what_is_known_of_returned_messages_of_an_earlier_version_is_there(tmp_path: Path) -> None:
+    restore(3, tmp_path / "leveret.db")
+    store = open_store(tmp_path / "leveret.db")
+    store.load()
+    found = [message.returned for message in everything(store, 1)]
+    store.close()
+    assert found == [None, Returned(2, 3, 1_700_000_000_000), None]

@@ -289,8 +289,16 @@ Definition = (
 )
 
 
+class Returned(NamedTuple):
+    """What is known of a stored message that came back from a consumer."""
+
+    delivery_count: int  # returns that count towards the delivery limit
+    acquired_count: int  # all returns
+    retry_at_ms: int  # when it may be delivered again; 0 for at once
+
+
 class Batch:
-    """Changes that become durable together, in this order: definitions, enqueued and spilled, settled.
+    """Changes that become durable together: definitions, enqueued and spilled, settled, returned.
 
     Invariants kept by the methods: a position of one queue is in at most one of `enqueued`, `spilled` and
     `settled`; a queue deleted in this batch has no messages in it; a queue id is not used again in the batch
@@ -306,6 +314,7 @@ class Batch:
         "keys",
         "number",
         "offsets",
+        "returned",
         "settled",
         "spilled",
         "streamed",
@@ -321,6 +330,8 @@ class Batch:
         self.streamed: dict[int, dict[int, StoredContent]] = {}  # queue id -> position -> message of a stream
         # Queue id -> consumer tag -> position up to which it has read a stream, or `FORGOTTEN`
         self.offsets: dict[int, dict[str, int]] = {}
+        # Queue id -> position of a stored message -> what is known of its returns; it may be gone by now
+        self.returned: dict[int, dict[int, Returned]] = {}
         # Queue id -> key of deduplication -> when it expires, `NEVER` or `FORGOTTEN`; in order.
         self.keys: dict[int, dict[bytes, int]] = {}
         self.expiries: dict[
@@ -340,6 +351,7 @@ class Batch:
             or any(self.delayed.values())
             or self.streamed
             or self.offsets
+            or self.returned
             or self.keys
         )
 
@@ -385,6 +397,10 @@ class Batch:
         """Remember up to which position a consumer has read a stream, or that this is `FORGOTTEN`."""
         self.offsets.setdefault(queue_id, {})[consumer_tag] = position
 
+    def note_return(self, queue_id: int, position: int, returned: Returned) -> None:
+        """Remember that a stored message came back; it is forgotten with the message."""
+        self.returned.setdefault(queue_id, {})[position] = returned
+
     def remember_key(self, queue_id: int, key: bytes, expires_at_ms: int) -> None:
         """Store a key of deduplication, as the youngest."""
         keys = self.keys.setdefault(queue_id, {})
@@ -425,6 +441,7 @@ class Batch:
             self.streamed,
             self.expiries,
             self.settled,
+            self.returned,
         ):
             by_queue.pop(queue_id, None)
         self.keys.pop(queue_id, None)
@@ -506,6 +523,7 @@ class StoredMessage(NamedTuple):
     persistent: bool
     dead_lettered: bool
     expires_at_ms: int | None  # in a stream: when it came
+    returned: Returned | None = None  # if it came back
 
     @property
     def body_bytes(self) -> int:

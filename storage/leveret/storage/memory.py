@@ -24,6 +24,7 @@ from leveret.storage.changes import (
     QueueDeleted,
     QueueDelivered,
     QueuePurged,
+    Returned,
     SegmentClosed,
     SegmentRemoved,
     Snapshot,
@@ -61,6 +62,7 @@ class MemoryQueue:
         self._due: list[tuple[int, int]] = []  # of those that wait for their time: when, position; ascending
         self._is_due_sorted = True
         self._order: list[int] = []  # their positions, ascending; positions that are gone leave it late
+        self._returned: dict[int, Returned] = {}  # position -> what is known of the message's returns
 
     def __contains__(self, position: int) -> bool:
         return position in self._messages
@@ -99,8 +101,17 @@ class MemoryQueue:
     def remove(self, position: int) -> None:
         """Remove a message if it is there."""
         self._messages.pop(position, None)
+        self._returned.pop(position, None)
         if len(self._order) > 2 * len(self._messages) + 8:
             self._order = sorted(self._messages)
+
+    def note_returns(self, returned: dict[int, Returned]) -> None:
+        """Remember what is known of the messages that are still there."""
+        self._returned.update({p: known for p, known in returned.items() if p in self._messages})
+
+    def returned(self, position: int) -> Returned | None:
+        """Return what is known of a message's returns."""
+        return self._returned.get(position)
 
     def between(self, first: int, last: int) -> list[tuple[int, MemoryMessage]]:
         """Return the messages with first <= position <= last, by position."""
@@ -110,6 +121,7 @@ class MemoryQueue:
     def remove_transient(self) -> None:
         """Remove what a restart removes."""
         self._messages = {p: message for p, message in self._messages.items() if message.persistent}
+        self._returned = {p: known for p, known in self._returned.items() if p in self._messages}
         self._order = sorted(self._messages)
 
     @property
@@ -236,13 +248,16 @@ class MemoryStore:
                 queue = self._messages(queue_id)
                 for position in settled:
                     queue.remove(position)
+            for queue_id, returned in batch.returned.items():
+                self._messages(queue_id).note_returns(returned)
 
     def read(self, queue_id: int, after: int, up_to: int, limit: int, max_bytes: int) -> list[StoredMessage]:
         """See `Store.read`."""
         with self._lock:
             self._require_usable()
-            found = self._messages(queue_id).between(after + 1, up_to)[:limit]
-        return self._read(found, max_bytes)
+            queue = self._messages(queue_id)
+            found = queue.between(after + 1, up_to)[:limit]
+        return self._read(queue, found, max_bytes)
 
     def read_delayed(
         self, queue_id: int, after_due_ms: int, after: int, limit: int, max_bytes: int
@@ -250,11 +265,14 @@ class MemoryStore:
         """See `Store.read_delayed`."""
         with self._lock:
             self._require_usable()
-            found = self._messages(queue_id).due_after(after_due_ms, after, limit)
-        return self._read(found, max_bytes)
+            queue = self._messages(queue_id)
+            found = queue.due_after(after_due_ms, after, limit)
+        return self._read(queue, found, max_bytes)
 
     @staticmethod
-    def _read(found: list[tuple[int, MemoryMessage]], max_bytes: int) -> list[StoredMessage]:
+    def _read(
+        queue: MemoryQueue, found: list[tuple[int, MemoryMessage]], max_bytes: int
+    ) -> list[StoredMessage]:
         messages: list[StoredMessage] = []
         body_bytes = 0
         for position, message in found:
@@ -270,6 +288,7 @@ class MemoryStore:
                     message.persistent,
                     content.dead_lettered,
                     message.expires_at_ms,
+                    queue.returned(position),
                 )
             )
             body_bytes += len(body)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from leveret.storage.counts import QueueCounts
     from leveret.storage.removal import RemovedRanges
+    from leveret.storage.returned import ReturnedRows
 
 TRANSIENT_ROWS_A_TIME: Final = 10_000
 
@@ -51,7 +52,9 @@ _WITHOUT_OWNER: Final = (
 )
 
 
-def recover(connection: sqlite3.Connection, removed: RemovedRanges, counts: QueueCounts) -> None:
+def recover(
+    connection: sqlite3.Connection, removed: RemovedRanges, counts: QueueCounts, returned: ReturnedRows
+) -> None:
     """Remove messages of queues that do not exist, and transient messages."""
     connection.execute("BEGIN IMMEDIATE")
     for (queue_id,) in connection.execute(_QUEUES_WITH_ROWS).fetchall():
@@ -64,6 +67,9 @@ def recover(connection: sqlite3.Connection, removed: RemovedRanges, counts: Queu
     while _remove_transient(connection, counts):
         pass
     _mend_counts(connection, removed, counts)
+    connection.execute("BEGIN IMMEDIATE")
+    returned.load()
+    connection.execute("COMMIT")
 
 
 def snapshot(reader: sqlite3.Connection, removed: RemovedRanges, counts: QueueCounts) -> Snapshot:

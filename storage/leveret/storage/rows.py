@@ -199,14 +199,14 @@ class RowWriter:
         return envelope
 
 
-def delete_rows(connection: sqlite3.Connection, ranges: list[int]) -> int:
+def delete_rows(connection: sqlite3.Connection, ranges: list[int], table: str = "messages") -> int:
     """Delete the rows of ranges of ids, given as first, last, first, last, ...
 
     Returns:
         how many there were.
     """
     return sum(
-        connection.execute(_delete_sql(count), values).rowcount
+        connection.execute(_delete_sql(table, count), values).rowcount
         for count, values in in_chunks(ranges, 2, STATEMENT_RANGES)
     )
 
@@ -253,5 +253,5 @@ def _insert_sql(row: str, count: int) -> str:
 
 
 @cache
-def _delete_sql(count: int) -> str:
-    return f"DELETE FROM messages WHERE {' OR '.join(['id BETWEEN ? AND ?'] * count)}"
+def _delete_sql(table: str, count: int) -> str:
+    return f"DELETE FROM {table} WHERE {' OR '.join(['id BETWEEN ? AND ?'] * count)}"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 APPLICATION_ID: Final = 0x4C565254  # "LVRT"
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 PERSISTENT: Final = 1  # in the column of this name; 0 for a transient message
 STREAMED: Final = 3  # one in a stream, kept whatever its delivery mode; it came at `expires_at_ms`
 DELAYED: Final = 2  # one that waits in an exchange, and is kept whatever its delivery mode
@@ -116,6 +116,16 @@ CREATE TABLE stream_offsets (  -- how far consumers have read
 ) WITHOUT ROWID""",
 )
 
+_RETURNED_TABLES: Final = (
+    """\
+CREATE TABLE returned_messages (  -- what is known of messages that came back from consumers
+    id INTEGER PRIMARY KEY,  -- of the message
+    delivery_count INTEGER NOT NULL,
+    acquired_count INTEGER NOT NULL,
+    retry_at_ms INTEGER NOT NULL  -- 0 if it does not wait
+)""",
+)
+
 # Names are TEXT, or BLOB where their bytes are not UTF-8. `..._json` columns are only for people to read.
 TABLES: Final = (
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID",
@@ -185,6 +195,7 @@ CREATE TABLE removed_ranges (  -- of messages that are gone; their rows are dele
     *_ACCESS_TABLES,
     *_EXCHANGE_TABLES,
     *_STREAM_TABLES,
+    *_RETURNED_TABLES,
 )
 
 NOT_REMOVED: Final = (
@@ -272,7 +283,10 @@ FROM bindings""",
 }
 
 # version -> statements that make the next version of it
-MIGRATIONS: Final[Mapping[int, tuple[str, ...]]] = {1: _ACCESS_TABLES + _EXCHANGE_TABLES + _STREAM_TABLES}
+MIGRATIONS: Final[Mapping[int, tuple[str, ...]]] = {
+    1: _ACCESS_TABLES + _EXCHANGE_TABLES + _STREAM_TABLES,
+    2: _RETURNED_TABLES,
+}
 
 
 def prepare(

@@ -58,6 +58,7 @@ from leveret.storage.reading import (
 )
 from leveret.storage.recovery import recover, snapshot
 from leveret.storage.removal import RemovedRanges
+from leveret.storage.returned import ReturnedRows
 from leveret.storage.rows import RowWriter, delete_rows, id_range, id_ranges, stored_name
 from leveret.storage.schema import DELAYED, PAGE_BYTES, PERSISTENT, STREAMED
 from leveret.storage.store import CorruptMessageError, StaleEpochError, StoreError
@@ -133,6 +134,7 @@ class SqliteStore:
         self._checkpointer = Checkpointer(self._copier, self._alone)
         self._counts = QueueCounts(self._writer)
         self._rows = RowWriter(self._writer, describe)
+        self._returned = ReturnedRows(self._writer)
         self._definitions = Definitions(self._writer, describe_arguments)
 
     def load(self) -> Snapshot:
@@ -140,7 +142,7 @@ class SqliteStore:
         with self._writing:
             self._require_usable()
             try:
-                recover(self._writer, self._removed, self._counts)
+                recover(self._writer, self._removed, self._counts, self._returned)
                 found = snapshot(self._reader, self._removed, self._counts)
             except sqlite3.Error as error:
                 raise self._fail(error, "read") from error
@@ -182,7 +184,8 @@ class SqliteStore:
             try:
                 # An open cursor would keep the log from beginning anew.
                 with closing(self._reader.execute(select, values)) as rows:
-                    return read_messages(rows, max_bytes)
+                    messages = read_messages(rows, max_bytes)
+                return self._returned.add_to(self._reader, queue_id, messages)
             except DamagedRowError as damage:
                 raise self._corrupt(queue_id, damage.position) from None
             except sqlite3.Error as error:
@@ -290,6 +293,8 @@ class SqliteStore:
             wal_bytes += self._enqueue(batch.streamed, batch.expiries, STREAMED)
         self._rows.flush()
         wal_bytes += self._settle(batch.settled)
+        if batch.returned:
+            wal_bytes += self._returned.write(batch.returned) * ROW_BYTES
         if batch.offsets:
             wal_bytes += self._write_offsets(batch.offsets)
         if batch.keys:
@@ -303,6 +308,7 @@ class SqliteStore:
         messages, _ = self._counts.of(queue_id)
         self._removed.remove(*id_range(queue_id), messages)
         self._counts.drop(queue_id)
+        self._returned.forget(queue_id, [*id_range(queue_id)])
 
     def _delete_messages_of_vhost(self, name: str) -> None:
         """Remove the messages of all queues of a vhost; if they are many, later."""
@@ -316,6 +322,7 @@ class SqliteStore:
             if self._counts.of(queue_id)[0]:
                 self._removed.remove(*id_range(queue_id), max(messages, 1))
             self._counts.drop(queue_id)
+            self._returned.forget(queue_id, [*id_range(queue_id)])
             self._definitions.forget_stream(queue_id)
             self._definitions.forget_keys(queue_id)
 
@@ -323,6 +330,7 @@ class SqliteStore:
         first, _ = id_range(purged.queue_id)
         removed = self._removed.remove(first | purged.first, first | purged.last, purged.count)
         self._counts.add(purged.queue_id, -purged.count, -purged.body_bytes)
+        self._returned.forget(purged.queue_id, [first | purged.first, first | purged.last])
         if removed != purged.count:
             self._counts.doubt(purged.queue_id)
 
@@ -351,7 +359,8 @@ class SqliteStore:
         for queue_id, settled in by_queue.items():
             if settled:
                 body_bytes = sum(settled.values())
-                ranges += id_ranges(queue_id, settled)
+                ranges += (its_ranges := id_ranges(queue_id, settled))
+                self._returned.forget(queue_id, its_ranges)
                 self._counts.add(queue_id, -len(settled), -body_bytes)
                 expected += len(settled)
                 wal_bytes += body_bytes + len(settled) * ROW_BYTES
