@@ -1,7 +1,7 @@
 """What is known of messages that came back from consumers, as rows beside theirs.
 
-Few messages come back, so this is a table of its own, and it is known which queues have rows in it: the others
-cost nothing. A row goes with its message.
+Few messages come back, so this is a table of its own, and it is known which queues have rows in it: the
+others cost nothing. A row goes with its message.
 """
 
 from __future__ import annotations
