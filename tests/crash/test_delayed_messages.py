@@ -85,21 +85,20 @@ def consume_all(connection: Connection) -> list[int]:
 def test_a_broker_that_is_killed_keeps_delayed_messages(
     place: Path, capsys: pytest.CaptureFixture[str], seed: int, kills: int, broker_command: str
 ) -> None:
-    broker = ProcessBroker(place, broker_command)
     publisher = Publisher(seed)
-    for _ in range(max(1, kills // 2)):
+    with ProcessBroker(place, broker_command) as broker:
+        for _ in range(max(1, kills // 2)):
+            broker.start()
+            connection = connect(broker)
+            publisher.publish_until(connection, time.monotonic() + publisher.random.uniform(0.2, 1.0))
+            connection.send(b"".join(publisher.message() for _ in range(A_TIME)))
+            time.sleep(publisher.random.uniform(0, 0.02))
+            broker.kill()
+            connection.cut()
         broker.start()
         connection = connect(broker)
-        publisher.publish_until(connection, time.monotonic() + publisher.random.uniform(0.2, 1.0))
-        connection.send(b"".join(publisher.message() for _ in range(A_TIME)))
-        time.sleep(publisher.random.uniform(0, 0.02))
-        broker.kill()
-        connection.cut()
-    broker.start()
-    connection = connect(broker)
-    received = consume_all(connection)
-    connection.close()
-    broker.stop()
+        received = consume_all(connection)
+        connection.close()
     with capsys.disabled():
         print(f"{publisher.published} delayed, {len(publisher.confirmed)} confirmed, {len(received)} came")
     assert len(received) == len(set(received)), f"seed {seed}: some came twice"
