@@ -692,6 +692,26 @@ def test_what_was_unacked_when_a_reader_went_is_delivered_to_the_next() -> None:
     assert tracking(channel.client, 3).bodies() == [b"1"]
 
 
+def test_what_is_acked_after_a_cancel_counts_too() -> None:
+    channel = stream(Broker(), b"0", b"1", b"2")
+    leaving = tracking(channel.client, prefetch=3, x_stream_offset="first")
+    leaving.cancel("c")
+    leaving.ack(2, multiple=True)
+    assert tracking(channel.client, 3, prefetch=9).bodies() == [b"2"]
+    leaving.close()
+
+
+def test_an_ack_after_a_cancel_does_not_turn_the_next_reader_back() -> None:
+    channel = stream(Broker(), b"0", b"1", b"2")
+    leaving = tracking(channel.client, prefetch=3, x_stream_offset="first")
+    leaving.cancel("c")
+    following = tracking(channel.client, 3, prefetch=9, x_stream_offset="first")
+    following.ack(3, multiple=True)
+    leaving.ack(1)
+    following.close()
+    assert tracking(channel.client, 4, prefetch=9).bodies() == []
+
+
 def test_each_consumer_tag_has_an_offset_of_its_own() -> None:
     channel = stream(Broker(), b"0", b"1")
     one = tracking(channel.client, 2, 9, "a", x_stream_offset="first")

@@ -56,6 +56,7 @@ class Stream(Queue):
         "_first",
         "_is_retention_due",
         "_last",
+        "_leaving",
         "_loading",
         "_offsets",
         "_readable",
@@ -82,6 +83,8 @@ class Stream(Queue):
         self._segments = Segments(0, turn.now_ms)
         self._is_retention_due: bool = False
         self._readers: dict[Consumer, Reader] = {}
+        # Readers that were cancelled while deliveries were unacked, if it is remembered what they read.
+        self._leaving: dict[Consumer, Reader] = {}
         self._loading: dict[int, Reader] = {}  # generation of a request -> who waits for it
         self._offsets: dict[str, int] = {}  # consumer tag -> position up to which it has read
 
@@ -405,6 +408,8 @@ class Stream(Queue):
         reader = self._readers.pop(consumer)
         self.turn.memory_bytes -= reader.window_bytes
         self.consumers.remove(consumer)
+        if reader.outstanding and not consumer.channel.is_closed:
+            self._leaving[consumer] = reader
         self.turn.touched[self] = None
         return False
 
@@ -420,11 +425,24 @@ class Stream(Queue):
         """A delivery was acked: there is room for another."""
         self.messages_unacknowledged -= 1
         consumer = entry.consumer
-        reader = self._readers.get(consumer) if consumer is not None else None
+        if consumer is None:
+            return
+        reader = self._readers.get(consumer)
         if reader is not None:
             if reader.tracks_offset:
-                self._note_offset(reader.consumer.tag, reader.settled(entry.position))
+                self._note_offset(consumer.tag, reader.settled(entry.position))
             self.turn.touched[self] = None
+        elif consumer in self._leaving:
+            self._settle_leaving(self._leaving[consumer], entry)
+
+    def _settle_leaving(self, reader: Reader, entry: Entry) -> None:
+        """A cancelled reader has acked: it counts, unless another one with its tag has got further."""
+        consumer = reader.consumer
+        position = reader.settled(entry.position)
+        if position > self._offsets.get(consumer.tag, 0):
+            self._note_offset(consumer.tag, position)
+        if not reader.outstanding:
+            del self._leaving[consumer]
 
     def _note_offset(self, tag: str, position: int) -> None:
         before = self._offsets.pop(tag, 0)
@@ -449,6 +467,8 @@ class Stream(Queue):
             consumer = entry.consumer
             if consumer is None or consumer.channel.is_closed:
                 self.messages_unacknowledged -= 1
+                if consumer is not None:
+                    self._leaving.pop(consumer, None)
             else:
                 self.settle(entry)
 
@@ -492,6 +512,7 @@ class Stream(Queue):
         for reader in self._readers.values():
             self.turn.memory_bytes -= reader.window_bytes
         self._readers = {}
+        self._leaving = {}
         self._loading = {}
 
 
