@@ -74,6 +74,8 @@ ALLOWED_VALUES: dict[str, object] = {
     "x-queue-master-locator": "min-masters",
     "x-queue-leader-locator": "balanced",
     "x-max-age": "1D",
+    "x-delayed-retry-type": "all",
+    "x-delayed-retry-backoff": "exponential",
 }  # 1 is allowed for all others
 
 
@@ -267,6 +269,7 @@ def test_an_argument_that_is_kept_is_compared_and_one_that_is_ignored_is_not(nam
     [
         ("x-max-priority", "max_priority"),
         ("x-delivery-limit", "delivery_limit"),
+        ("x-delayed-retry-type", "retry"),
         ("x-consumer-timeout", "consumer_timeout_ms"),
         ("x-message-ttl", "message_ttl_ms"),
         ("x-expires", "expires_ms"),

@@ -67,6 +67,7 @@ def test_every_argument_of_a_classic_queue_has_its_typed_value() -> None:
         max_priority=255,
         single_active_consumer=True,
         delivery_limit=3,
+        counts_returns=True,
         consumer_timeout_ms=7000,
     )
 

@@ -159,6 +159,14 @@ class Settings:
         int,
         Setting("amqp.consumers_per_channel", Integer(1, 10**6), "Consumers that a channel can have."),
     ] = 10_000
+    nacks_count: Annotated[
+        bool,
+        Setting(
+            "amqp.nacks_count",
+            Boolean(),
+            "Whether `basic.nack` counts towards the delivery limit of a queue, as in RabbitMQ before 4.3.",
+        ),
+    ] = True
     advertised_version: Annotated[
         str,
         Setting(

@@ -19,6 +19,7 @@ from leveret.broker.model.message_properties import (
 )
 from leveret.broker.model.publish import Publish
 from leveret.broker.model.replies import PREFIX, REPLY_TO
+from leveret.broker.model.returned import FAILED, GIVEN_BACK, KEPT
 from leveret.protocol.content import Envelope, Message
 from leveret.protocol.errors import (
     NO_ROUTE,
@@ -26,7 +27,7 @@ from leveret.protocol.errors import (
     NotAllowed,
     PreconditionFailed,
 )
-from leveret.protocol.events import ACK, Published, Settled
+from leveret.protocol.events import ACK, NACK, Published, Settled
 from leveret.protocol.frames import encode_deliveries, encode_get_ok, encode_return
 from leveret.protocol.methods import arguments_of, make
 from leveret.protocol.properties import Properties
@@ -266,10 +267,13 @@ def basic_settle(channel: Channel, event: Settled) -> None:
     if is_ack and not event.multiple and channel.transaction is None:
         channel.ack(event.tags)
         return
+    cause = KEPT
+    if event.requeue:
+        cause = GIVEN_BACK if event.method_id == NACK else FAILED
     for tag in event.tags:
         settlement = channel.take(tag, event.multiple)
         settlement.is_ack = is_ack
-        settlement.requeue = event.requeue
+        settlement.cause = cause
         _settle(channel, settlement)
 
 
@@ -307,7 +311,7 @@ def basic_get(channel: Channel, method: commands.Basic.Get) -> None:
     outbox = channel.outbox
     ready = min(queue.messages_ready, COUNT_MAX)
     outbox.write(
-        encode_get_ok(channel.number, outbox.frame_max, tag, entry.redelivered, entry.message, ready)
+        encode_get_ok(channel.number, outbox.frame_max, tag, entry.redelivered, queue.shown(entry), ready)
     )
 
 
@@ -433,5 +437,5 @@ def _recover(channel: Channel, requeue: bool) -> None:
     if not requeue:
         raise MethodNotImplemented("requeue=false")
     settlement = channel.take(0, True)
-    settlement.requeue = True
+    settlement.cause = GIVEN_BACK
     channel.settle(settlement)  # also in a transaction, which holds only what the client settles itself

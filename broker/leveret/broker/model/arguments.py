@@ -14,6 +14,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, cast
 
 from leveret.broker.model.equivalence import inequivalent, same_argument
+from leveret.broker.model.returned import (
+    EXPONENTIAL,
+    LINEAR,
+    RETRY_TYPES,
+    X_RETRY_BACKOFF,
+    X_RETRY_JITTER,
+    X_RETRY_MAX,
+    X_RETRY_MIN,
+    X_RETRY_TYPE,
+    Retry,
+    retry_of,
+)
 from leveret.broker.model.stream_arguments import (
     X_STREAM_FILTER,
     X_STREAM_MATCH_UNFILTERED,
@@ -29,6 +41,7 @@ if TYPE_CHECKING:
 
 TTL_MAX_MS: Final = 315_360_000_000  # ten years
 PRIORITY_MAX: Final = 255
+PERCENT_MAX: Final = 100
 
 CLASSIC: Final = "classic"
 QUORUM: Final = "quorum"
@@ -52,12 +65,16 @@ X_MAX_AGE: Final = "x-max-age"
 X_SEGMENT_BYTES: Final = "x-stream-max-segment-size-bytes"
 X_FILTER_BYTES: Final = "x-stream-filter-size-bytes"
 X_CONSUMER_TIMEOUT: Final = "x-consumer-timeout"
+X_DELIVERY_LIMIT: Final = "x-delivery-limit"
+X_TARGET_GROUP_SIZE: Final = "x-quorum-target-group-size"
 
 _QUEUE_TYPES: Final = {
     CLASSIC: "rabbit_classic_queue",
     QUORUM: "rabbit_quorum_queue",
     STREAM: "rabbit_stream_queue",
 }  # x-queue-type -> how error texts call it
+
+_RETRY: Final = (X_RETRY_TYPE, X_RETRY_MIN, X_RETRY_MAX, X_RETRY_BACKOFF, X_RETRY_JITTER)
 
 _COMPARED: Final[dict[str, tuple[str, ...]]] = {
     CLASSIC: (
@@ -75,7 +92,8 @@ _COMPARED: Final[dict[str, tuple[str, ...]]] = {
         X_QUEUE_TYPE,
         "x-queue-master-locator",
         "x-queue-leader-locator",
-        "x-delivery-limit",  # RabbitMQ has it for quorum queues only
+        X_DELIVERY_LIMIT,  # RabbitMQ has this and the next for quorum queues only
+        *_RETRY,
     ),
     QUORUM: (
         X_DEAD_LETTER_EXCHANGE,
@@ -90,9 +108,11 @@ _COMPARED: Final[dict[str, tuple[str, ...]]] = {
         "x-single-active-consumer",
         X_QUEUE_TYPE,
         "x-quorum-initial-group-size",
-        "x-delivery-limit",
+        X_DELIVERY_LIMIT,
         "x-message-ttl",
         "x-queue-leader-locator",
+        X_TARGET_GROUP_SIZE,
+        *_RETRY,
     ),
     STREAM: (
         "x-max-length-bytes",
@@ -129,6 +149,8 @@ class QueueArguments:
     max_priority: int | None = None
     single_active_consumer: bool = False
     delivery_limit: int | None = None
+    retry: Retry | None = None
+    counts_returns: bool = False  # messages that came back tell how often they did
     consumer_timeout_ms: int | None = None
     max_age_ms: int | None = None  # of a stream, and so is the next one
     segment_bytes: int = SEGMENT_BYTES
@@ -168,7 +190,9 @@ class QueueArguments:
             effective: the same with those of the policies of the queue.
         """
         queue_type = _type_of(table)
-        delivery_limit = integer(effective, "x-delivery-limit")
+        delivery_limit = integer(effective, X_DELIVERY_LIMIT)
+        retry = retry_of(effective)
+        counts_returns = queue_type == QUORUM or retry is not None or delivery_limit is not None
         if delivery_limit is None and queue_type == QUORUM:
             delivery_limit = QUORUM_DELIVERY_LIMIT
         segment_bytes = integer(effective, X_SEGMENT_BYTES)
@@ -185,6 +209,8 @@ class QueueArguments:
             max_priority=integer(effective, "x-max-priority") or None,
             single_active_consumer=boolean(effective, "x-single-active-consumer") or False,
             delivery_limit=None if delivery_limit is None or delivery_limit < 0 else delivery_limit,
+            retry=retry,
+            counts_returns=counts_returns and queue_type != STREAM,
             consumer_timeout_ms=integer(effective, X_CONSUMER_TIMEOUT),
             max_age_ms=duration_ms(longstr(effective, X_MAX_AGE) or ""),
             segment_bytes=SEGMENT_BYTES if segment_bytes is None else segment_bytes,
@@ -391,6 +417,13 @@ def _max_priority(field: Field, table: Table) -> str | None:
     return detail
 
 
+def _percent(field: Field, table: Table) -> str | None:
+    detail = _not_negative(field, table)
+    if detail is None and cast("int", field.value) > PERCENT_MAX:
+        return f"{{max_value_exceeded,{field.value}}}"
+    return detail
+
+
 def _string(field: Field, table: Table) -> str | None:
     return None if field.tag == "S" else _unacceptable(field)
 
@@ -466,6 +499,12 @@ _CHECKS: Final[dict[str, Check]] = {
     X_SEGMENT_BYTES: _not_negative,
     "x-initial-cluster-size": _positive,
     X_CONSUMER_TIMEOUT: _not_negative,
+    X_TARGET_GROUP_SIZE: _positive,
+    X_RETRY_TYPE: _one_of(tuple(word.encode() for word in RETRY_TYPES), "invalid_delayed_retry_type"),
+    X_RETRY_MIN: _ttl,
+    X_RETRY_MAX: _ttl,
+    X_RETRY_BACKOFF: _one_of((LINEAR.encode(), EXPONENTIAL.encode()), "invalid_delayed_retry_backoff"),
+    X_RETRY_JITTER: _percent,
 }
 
 _CONSUMER_CHECKS: Final[dict[str, Check]] = {

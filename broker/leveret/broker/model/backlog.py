@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Final
 from leveret.broker.model.packed import MESSAGE_OVERHEAD, Ready
 from leveret.broker.model.turn import Load
 from leveret.protocol.content import Envelope, Message, encode_content, make_envelope
-from leveret.storage.changes import QueueDelivered
+from leveret.storage.changes import QueueDelivered, Returned
 
 if TYPE_CHECKING:
     from leveret.broker.model.consumer import Consumer
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 WINDOW_MESSAGES: Final = 2000  # of a long queue kept in memory ahead of its consumers
 WINDOW_BYTES: Final = 4 * 1024 * 1024
 SPILL_BYTES: Final = 4 * 1024 * 1024  # about: of transient messages that one batch takes for want of memory
+NOT_COUNTED: Final = Returned(0, 0, 0)
 
 
 class Entry:
@@ -55,7 +56,7 @@ class Entry:
         "position",
         "queue",
         "queued",
-        "redelivered",
+        "returned",
     )
 
     def __init__(
@@ -64,11 +65,17 @@ class Entry:
         self.queue = queue
         self.position = position
         self.message = message
-        self.redelivered = redelivered
+        # Not None once it came back, or may have been delivered before the last restart
+        self.returned: Returned | None = NOT_COUNTED if redelivered else None
         self.expires_at_ms = expires_at_ms  # 0 for never
         self.is_spilled: bool = False  # the store has it because it had no room in memory
         self.queued: bool = False
         self.consumer: Consumer | None = None  # who has it; None while queued, and for basic.get
+
+    @property
+    def redelivered(self) -> bool:
+        """Whether somebody may have had it before."""
+        return self.returned is not None
 
 
 class Backlog:
@@ -282,6 +289,12 @@ class Backlog:
         if (self.durable and message.envelope.persistent) or position <= self._spilled_up_to:
             self._turn.batch.settle(self._queue_id, position, message.body_bytes)
 
+    def note_return(self, entry: Entry) -> None:
+        """Have the store remember how often a message came back, if it keeps the message."""
+        returned = entry.returned
+        if returned is not None and self.durable and entry.message.envelope.persistent:
+            self._turn.batch.note_return(self._queue_id, entry.position, returned)
+
     # -- deadlines
 
     @property
@@ -438,6 +451,7 @@ class Backlog:
             return False
         self._is_loading = False
         body_bytes = 0
+        waiting: list[Entry] = []
         envelope: Envelope | None = None
         for row in rows:
             if (
@@ -454,9 +468,14 @@ class Backlog:
             redelivered = row.position <= self._uncertain_up_to
             entry = self._make_entry(row.position, message, redelivered, row.expires_at_ms or 0)
             entry.is_spilled = not row.persistent
+            body_bytes += message.body_bytes
+            if row.returned is not None:
+                entry.returned = row.returned
+                if row.returned.retry_at_ms > self._turn.now_ms:
+                    waiting.append(entry)
+                    continue
             entry.queued = True
             self._entries.append(entry)
-            body_bytes += message.body_bytes
             if entry.expires_at_ms:
                 self.is_timed = True
                 self._watch(entry)
@@ -473,8 +492,22 @@ class Backlog:
             self.body_bytes -= self._paged_bytes
             self.paged_count = 0
             self._paged_bytes = 0
+        if waiting:
+            self._hold_back(waiting)
         self.refill()
         return True
+
+    def _hold_back(self, entries: list[Entry]) -> None:
+        """Let messages that were read back wait on: their time has not come."""
+        ready: list[Entry] = []
+        body_bytes = 0
+        for entry in entries:
+            body_bytes += entry.message.body_bytes
+            ready += self._queue.hold_back(entry)
+        self.entry_count -= len(entries)
+        self._took(len(entries), body_bytes)
+        if ready:
+            self.put_back(ready)
 
     def restore(
         self, messages: int, body_bytes: int, first: int, last: int, delivered_up_to: int, watch: bool

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
+from leveret.broker.model.returned import FAILED, KEPT
 from leveret.protocol.errors import NotFound, PreconditionFailed
 from leveret.protocol.frames import deliver_prefix, encode_ack, encode_nack
 
@@ -35,13 +36,13 @@ class PendingConfirm:
 class Settlement:
     """Deliveries acked or rejected together."""
 
-    __slots__ = ("entries", "is_ack", "requeue", "tags")
+    __slots__ = ("cause", "entries", "is_ack", "tags")
 
-    def __init__(self, tags: list[int], entries: list[Entry], is_ack: bool, requeue: bool) -> None:
+    def __init__(self, tags: list[int], entries: list[Entry], is_ack: bool, cause: int) -> None:
         self.tags = tags
         self.entries = entries
         self.is_ack = is_ack
-        self.requeue = requeue
+        self.cause = cause  # why they go back into their queues; `KEPT` if they do not
 
 
 class Transaction:
@@ -160,9 +161,9 @@ class Channel:
             entry = unacked.pop(tag, None)
             if entry is None:
                 raise PreconditionFailed(f"unknown delivery tag {tag}")
-            return Settlement([tag], [entry], True, False)
+            return Settlement([tag], [entry], True, KEPT)
         if tag == 0:
-            everything = Settlement(list(unacked), list(unacked.values()), True, False)
+            everything = Settlement(list(unacked), list(unacked.values()), True, KEPT)
             unacked.clear()
             self._oldest_tag = self.next_delivery_tag
             return everything
@@ -180,7 +181,7 @@ class Channel:
                     tags.append(number)
                     entries.append(entry)
         self._oldest_tag = tag + 1
-        return Settlement(tags, entries, True, False)
+        return Settlement(tags, entries, True, KEPT)
 
     def give_back(self, settlements: list[Settlement]) -> None:
         """Make deliveries outstanding again that were taken in a transaction."""
@@ -216,8 +217,8 @@ class Channel:
             if consumer is not None:
                 consumer.unacked_count -= 1
                 self.consumers_unacked_count -= 1
-        if settlement.requeue:
-            self._requeue(settlement.entries)
+        if settlement.cause:
+            self._requeue(settlement.entries, settlement.cause)
         elif settlement.is_ack:
             for entry in settlement.entries:
                 if not entry.queue.is_deleted:
@@ -229,12 +230,12 @@ class Channel:
         if self.global_prefetch_count:
             self._touch_consumed_queues()
 
-    def _requeue(self, entries: list[Entry]) -> None:
+    def _requeue(self, entries: list[Entry], cause: int) -> None:
         by_queue: dict[Queue, list[Entry]] = {}
         for entry in entries:
             by_queue.setdefault(entry.queue, []).append(entry)
         for queue, its_entries in by_queue.items():
-            queue.requeue(its_entries)
+            queue.requeue(its_entries, cause)
 
     def shrink(self) -> None:
         """Let go of the table of unacked messages if it is empty."""
@@ -248,7 +249,7 @@ class Channel:
             self.transaction = Transaction()
         if self.unacked:
             settlement = self.take(0, True)
-            settlement.requeue = True
+            settlement.cause = FAILED
             self.settle(settlement)
 
     def set_prefetch(self, count: int, is_global: bool) -> None:

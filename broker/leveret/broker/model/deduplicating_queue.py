@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from leveret.broker.model.deduplication import Window, key_of
 from leveret.broker.model.queue import Queue
+from leveret.broker.model.returned import FAILED
 from leveret.storage.changes import NEVER
 
 if TYPE_CHECKING:
@@ -131,14 +132,14 @@ class DeduplicatingQueue(Queue):
         super().discard(entry, reason)
         self._left(entry.message)
 
-    def requeue(self, entries: list[Entry]) -> None:
+    def requeue(self, entries: list[Entry], cause: int = FAILED) -> None:
         """Put unacked messages back, with their keys."""
         if self._by_presence:
             for entry in entries:
                 key = key_of(entry.message.envelope.fields.headers, self.window.arguments.header)
                 if key is not None:
                     self._unacked_keys.pop(key, None)
-        super().requeue(entries)
+        super().requeue(entries, cause)
 
     # -- all at once
 

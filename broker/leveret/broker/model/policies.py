@@ -93,8 +93,10 @@ POLICY_KEYS: Final[dict[str, tuple[Callable[[object], bool], str]]] = {
         _one_of("at-most-once", "at-least-once"),
         "is not a valid dead letter strategy",
     ),
-    "delayed-retry-max": (_between(0), "is not a valid delayed retry maximum"),
-    "delayed-retry-min": (_between(0), "is not a valid delayed retry minimum"),
+    "delayed-retry-backoff": (_one_of("linear", "exponential"), "is not a valid delayed retry backoff"),
+    "delayed-retry-jitter": (_between(0, 100), "is not a valid delayed retry jitter"),
+    "delayed-retry-max": (_between(0, TTL_MAX_MS), "is not a valid delayed retry maximum"),
+    "delayed-retry-min": (_between(0, TTL_MAX_MS), "is not a valid delayed retry minimum"),
     "delayed-retry-type": (
         _one_of("disabled", "all", "failed", "returned"),
         "is not a valid delayed retry type",
@@ -133,9 +135,9 @@ POLICY_KEYS: Final[dict[str, tuple[Callable[[object], bool], str]]] = {
 }
 OPERATOR_KEYS: Final = frozenset(
     (
-        "delayed-retry-max", "delayed-retry-min", "delayed-retry-type", "delivery-limit", "expires",
-        "max-in-memory-bytes", "max-in-memory-length", "max-length", "max-length-bytes", "message-ttl",
-        "overflow", "queue-version",
+        "delayed-retry-backoff", "delayed-retry-jitter", "delayed-retry-max", "delayed-retry-min",
+        "delayed-retry-type", "delivery-limit", "expires", "max-in-memory-bytes", "max-in-memory-length",
+        "max-length", "max-length-bytes", "message-ttl", "overflow", "queue-version",
     )
 )  # fmt: skip
 

@@ -12,8 +12,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from leveret.broker.model.arguments import DROP_HEAD, REJECT_PUBLISH_DLX
-from leveret.broker.model.backlog import Backlog, Entry
+from leveret.broker.model.backlog import NOT_COUNTED, Backlog, Entry
 from leveret.broker.model.dead_letter import EXPIRED, MAXLEN, REJECTED
+from leveret.broker.model.returned import FAILED, Waiting, count_returns, with_counts
 from leveret.broker.model.turn import DeadLetter
 from leveret.protocol.errors import AccessRefused
 from leveret.protocol.frames import encode_deliveries
@@ -65,6 +66,7 @@ class Queue:
         "vhost_name",
     )
 
+        "waiting",
     def __init__(
         self,
         turn: Turn,
@@ -95,6 +97,7 @@ class Queue:
         self.armed_at_ms: int = 0  # when the server is to look at deadlines; 0 for never
         self.backlog: Backlog = Backlog(self, turn, queue_id, durable, arguments.message_ttl_ms is not None)
         # A durable queue delivers once a note that it does is durable: the batch with that note, -1 for none.
+        self.waiting: Waiting | None = None  # what came back and is not yet to be delivered again
         self.note_batch: int = -1 if durable else 0
         self._is_limited: bool = arguments.max_length is not None or arguments.max_length_bytes is not None
         self.may_refuse: bool = self._is_limited and arguments.overflow != DROP_HEAD
@@ -122,8 +125,13 @@ class Queue:
 
     @property
     def messages(self) -> int:
-        """How many messages it has, with those that are unacked."""
-        return self.messages_ready + self.messages_unacknowledged
+        """How many messages it has, with those that are unacked and those that wait to be tried again."""
+        return self.messages_ready + self.messages_unacknowledged + self.messages_waiting
+
+    @property
+    def messages_waiting(self) -> int:
+        """How many messages came back and are not yet to be delivered again."""
+        return 0 if self.waiting is None else len(self.waiting)
 
     @property
     def message_bytes_ready(self) -> int:
@@ -342,10 +350,10 @@ class Queue:
         start = 0
         count = len(entries)
         while start < count:  # as few runs as the redelivered bit allows
-            redelivered = entries[start].redelivered
+            redelivered = entries[start].returned is not None
             end = start
             messages: list[Message] = []
-            while end < count and entries[end].redelivered == redelivered:
+            while end < count and (entries[end].returned is not None) == redelivered:
                 messages.append(entries[end].message)
                 end += 1
             tag = channel.next_delivery_tag
@@ -353,6 +361,8 @@ class Queue:
             outbox.wrote(
                 encode_deliveries(
                     outbox.pieces,
+            if redelivered and self.arguments.counts_returns:
+                messages = [with_counts(entry) for entry in entries[start:end]]
                     consumer.prefix,
                     channel.number,
                     outbox.frame_max,
@@ -432,15 +442,28 @@ class Queue:
         if self.arguments.dead_letter_exchange is not None:
             self.turn.dead_letters.append(DeadLetter(self, message, reason, self.turn.now_ms))
 
-    def requeue(self, entries: list[Entry]) -> None:
-        """Put unacked messages back where they were. `entries` is in no particular order."""
+    def requeue(self, entries: list[Entry], cause: int = FAILED) -> None:
+        """Put unacked messages back where they were.
+
+        Args:
+            entries: of this queue, in the order of their delivery.
+            cause: `GIVEN_BACK` or `FAILED`.
+        """
         if self.is_deleted:
             return
-        for entry in entries:
-            entry.redelivered = True
-            entry.consumer = None
         self.messages_unacknowledged -= len(entries)
-        self.backlog.put_back(entries)
+        if self.arguments.counts_returns:
+            entries = count_returns(self, entries, cause)
+        else:
+            for entry in entries:
+                if entry.returned is None:
+                    entry.returned = NOT_COUNTED
+                entry.consumer = None
+        self._put_back(entries)
+
+    def _put_back(self, entries: list[Entry]) -> None:
+        if entries:
+            self.backlog.put_back(entries)
         self.turn.touched[self] = None
         self.drop_over_limit()
 
@@ -451,6 +474,22 @@ class Queue:
         if not self.armed_at_ms or at_ms < self.armed_at_ms:
             self.armed_at_ms = at_ms
             self.turn.arm(at_ms, self)
+    def shown(self, entry: Entry) -> Message:
+        """Return the message of an entry as it is delivered."""
+        return with_counts(entry) if self.arguments.counts_returns else entry.message
+
+    def hold_back(self, entry: Entry) -> list[Entry]:
+        """Have a message wait that is neither ready nor unacked.
+
+        Returns:
+            messages that have to be ready now, because too many wait.
+        """
+        if self.waiting is None:
+            self.waiting = Waiting()
+        too_many = self.waiting.add(entry)
+        self.arm(self.waiting.next_ms)
+        return too_many
+
 
     def look_at_deadlines(self) -> bool:
         """Expire what is due and arm the next deadline.
@@ -467,6 +506,8 @@ class Queue:
             if now_ms - self.last_used_ms >= expires_ms:
                 return True
             self.arm(self.last_used_ms + expires_ms)
+        if self.waiting is not None:
+            self._put_back(self.waiting.take_due(now_ms))
         next_ms = self.backlog.next_deadline_ms
         if next_ms:
             self.arm(next_ms)
@@ -477,6 +518,8 @@ class Queue:
         self.last_used_ms = self.turn.now_ms
         expires_ms = self.arguments.expires_ms
         if expires_ms is not None:
+        if self.waiting is not None and self.waiting.next_ms:
+            self.arm(self.waiting.next_ms)
             self.arm(self.last_used_ms + expires_ms)
 
     def expire(self, up_to_ms: int) -> None:
@@ -501,7 +544,7 @@ class Queue:
 
     def restore(self, messages: int, body_bytes: int, first: int, last: int, delivered_up_to: int) -> None:
         """Begin with what the store holds of this queue."""
-        watch = self.arguments.dead_letter_exchange is not None
+        watch = self.arguments.dead_letter_exchange is not None or self.arguments.retry is not None
         self.backlog.restore(messages, body_bytes, first, last, delivered_up_to, watch)
 
     def note_deliveries_begin(self) -> None:
@@ -568,7 +611,7 @@ class Queue:
     # -- all at once
 
     def purge(self) -> int:
-        """Drop all ready messages.
+        """Drop all messages that are not unacked.
 
         Returns:
             how many there were.
@@ -582,6 +625,10 @@ class Queue:
 
         Returns:
             how many messages were ready.
+        if self.waiting is not None:
+            count += len(self.waiting)
+            for entry in self.waiting.take_all():
+                self.backlog.forget_entry(entry)
         """
         count = self.backlog.count
         self.backlog.let_go(False)
@@ -592,6 +639,7 @@ class Queue:
         return count
 
     def deleted_with_vhost(self) -> None:
+        self.waiting = None
         """Do the same where the store forgets the durable queues of the vhost by itself."""
         self.backlog.let_go(True)
         self.is_deleted = True
@@ -600,3 +648,4 @@ class Queue:
             self.turn.batch.forget_queue(self.id)
         elif self.is_stored:
             self.turn.batch.delete_queue(self.id)
+        self.waiting = None

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 from leveret.broker.model.backlog import Entry
 from leveret.broker.model.queue import DELIVER_BYTES, Queue
+from leveret.broker.model.returned import FAILED
 from leveret.broker.model.segments import Segment, Segments
 from leveret.broker.model.stream_arguments import FIRST, LAST, ReaderArguments
 from leveret.broker.model.stream_reader import Reader, Stamp
@@ -459,7 +460,7 @@ class Stream(Queue):
         """A delivery was refused, which is the same."""
         self.settle(entry)
 
-    def requeue(self, entries: list[Entry]) -> None:
+    def requeue(self, entries: list[Entry], cause: int = FAILED) -> None:
         """Deliveries were given back. They stay where they are; whoever wants them reads them again."""
         if self.is_deleted:
             return

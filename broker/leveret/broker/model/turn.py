@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from heapq import heappush
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from leveret.storage.changes import Batch, Definition
 
@@ -84,6 +84,7 @@ class Turn:
         "released",
         "touched",
         "unwritten_bytes",
+        "nacks_count",
         "windows",
         "writing_delays",
     )
@@ -98,6 +99,7 @@ class Turn:
         self.dead_letters: deque[DeadLetter] = deque()
         self.load_generation: int = 0  # highest given to a queue
         self.loads: dict[Queue, None] = {}  # queues whose next messages are to be read back
+        self.nacks_count: bool = True  # basic.nack counts towards delivery limits
         self.delays: dict[int, Delay] = {}  # by queue id
         self.delay_loads: dict[Delay, None] = {}  # those whose next messages are to be read back
         self.writing_delays: dict[Delay, None] = {}  # those with messages that are not yet durable

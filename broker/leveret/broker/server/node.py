@@ -96,6 +96,7 @@ class Node:
         self.turn = Turn(now_ms, Random(now_ms).randrange)
         self.to_flush: list[Outbox] = []
         self.authority = Authority(self.turn, token, frozenset(settings.loopback_users))
+        self.turn.nacks_count = settings.nacks_count
         self.tuning = Tuning(settings.channel_max, settings.frame_max, settings.heartbeat_s)
         self.server_properties = server_properties(
             broker_version=version(),
@@ -371,6 +372,7 @@ class Node:
             for session in resumable:
                 session.resume()
         self._run_timers()
+        self._look_around()
 
     def catch_up(self) -> None:
         """Route dead letters and deliver, so that the next event sees their effect."""
