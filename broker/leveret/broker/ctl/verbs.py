@@ -149,6 +149,17 @@ GROUPS: Final[dict[str, tuple[Verb, ...]]] = {
             arguments_are_columns=True,
         ),
     ),
+    "Tracing": (
+        Verb(
+            "trace_on", "[-p <vhost>]",
+            "Copies what is published and delivered in a vhost to its exchange amq.rabbitmq.trace",
+            'Starting tracing for vhost "{vhost}" ...', has_vhost=True,
+        ),
+        Verb(
+            "trace_off", "[-p <vhost>]", "Ends this; so does a restart",
+            'Stopping tracing for vhost "{vhost}" ...', has_vhost=True,
+        ),
+    ),
     "Policies": (
         Verb(
             "set_policy",

@@ -58,7 +58,7 @@ def basic_publish(channel: Channel, event: Published) -> None:
     envelope = messages[0].envelope
     key = envelope.routing_key
     if envelope.needs_attention or (key.startswith(PREFIX) and not envelope.exchange):
-        publish = _prepare(channel, messages, event.mandatory)
+        publish = prepare(channel, messages, event.mandatory)
     else:
         if channel.connection.grants.is_restricted:
             _require_write(channel, envelope.exchange, [key])
@@ -75,7 +75,7 @@ def basic_publish(channel: Channel, event: Published) -> None:
         enqueue(channel, publish)
 
 
-def _prepare(channel: Channel, messages: list[Message], mandatory: bool) -> Publish:
+def prepare(channel: Channel, messages: list[Message], mandatory: bool) -> Publish:
     """Check and route messages with properties that mean something to the broker."""
     envelope = messages[0].envelope
     fields = envelope.fields
@@ -313,6 +313,8 @@ def basic_get(channel: Channel, method: commands.Basic.Get) -> None:
     outbox.write(
         encode_get_ok(channel.number, outbox.frame_max, tag, entry.redelivered, queue.shown(entry), ready)
     )
+    if queue.tracer is not None:
+        queue.tracer.delivered(queue, channel, [queue.shown(entry)], entry.redelivered)
 
 
 def basic_consume(channel: Channel, method: commands.Basic.Consume) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from leveret.broker.model.arguments import QueueArguments
     from leveret.broker.model.connection import Connection
     from leveret.broker.model.consumer import Consumer
+    from leveret.broker.model.tracing import Tracer
     from leveret.broker.model.turn import Load, Turn
     from leveret.protocol.content import Message
 
@@ -62,6 +63,7 @@ class Queue:
         "name",
         "note_batch",
         "owner",
+        "tracer",
         "turn",
         "vhost_name",
     )
@@ -96,6 +98,7 @@ class Queue:
         self.last_used_ms: int = turn.now_ms
         self.armed_at_ms: int = 0  # when the server is to look at deadlines; 0 for never
         self.backlog: Backlog = Backlog(self, turn, queue_id, durable, arguments.message_ttl_ms is not None)
+        self.tracer: Tracer | None = None  # while its vhost is traced
         # A durable queue delivers once a note that it does is durable: the batch with that note, -1 for none.
         self.waiting: Waiting | None = None  # what came back and is not yet to be delivered again
         self.note_batch: int = -1 if durable else 0
@@ -315,6 +318,8 @@ class Queue:
             outbox.pieces, consumer.prefix, channel.number, outbox.frame_max, tag, False, messages
         )
         outbox.wrote(size)
+        if self.tracer is not None:
+            self.tracer.delivered(self, channel, messages, False)
         if consumer.no_ack:
             if self.backlog.is_stored_at(position):
                 for message in messages:
@@ -371,6 +376,8 @@ class Queue:
                     messages,
                 )
             )
+            if self.tracer is not None:
+                self.tracer.delivered(self, channel, messages, redelivered)
             for index in range(start, end):
                 entry = entries[index]
                 if consumer.no_ack:

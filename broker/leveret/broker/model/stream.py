@@ -290,6 +290,8 @@ class Stream(Queue):
                 outbox.pieces, consumer.prefix, channel.number, outbox.frame_max, tag, False, messages
             )
         )
+        if self.tracer is not None:
+            self.tracer.delivered(self, channel, messages, False)
         unacked = channel.unacked
         for position in positions:
             entry = Entry(self, position, _NO_MESSAGE, False, 0)

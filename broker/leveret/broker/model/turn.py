@@ -20,8 +20,11 @@ if TYPE_CHECKING:
     from leveret.broker.model.channel import Channel
     from leveret.broker.model.deduplication import Window
     from leveret.broker.model.delay import Delay
+    from leveret.broker.model.own_messages import OwnMessage
     from leveret.broker.model.queue import Queue
     from leveret.protocol.content import Message
+
+OWN_MESSAGES_MAX: Final = 100_000  # that wait to be routed; more are dropped
 
 
 def min_chance(count: int) -> int:
@@ -81,6 +84,8 @@ class Turn:
         "loads",
         "memory_bytes",
         "now_ms",
+        "own_messages",
+        "own_messages_dropped",
         "released",
         "touched",
         "unwritten_bytes",
@@ -97,6 +102,8 @@ class Turn:
         self.touched: dict[Queue, None] = {}  # queues that may have something to deliver, in order
         self.confirming: dict[Channel, None] = {}  # channels with publishes to confirm
         self.dead_letters: deque[DeadLetter] = deque()
+        self.own_messages: deque[OwnMessage] = deque()  # that the broker itself publishes
+        self.own_messages_dropped: int = 0  # for want of room, since somebody looked
         self.load_generation: int = 0  # highest given to a queue
         self.loads: dict[Queue, None] = {}  # queues whose next messages are to be read back
         self.nacks_count: bool = True  # basic.nack counts towards delivery limits
@@ -120,6 +127,13 @@ class Turn:
         """Have a queue's deadlines looked at."""
         self._armed += 1
         heappush(self.deadlines, (at_ms, self._armed, queue))
+
+    def publish_own(self, message: OwnMessage) -> None:
+        """Have a message of the broker itself routed; also from another thread, if that wakes the server."""
+        if len(self.own_messages) < OWN_MESSAGES_MAX:
+            self.own_messages.append(message)
+        else:
+            self.own_messages_dropped += 1
 
     def define(self, record: Definition) -> None:
         """Add a change of the definitions, whose reply waits until it is durable."""

@@ -29,6 +29,7 @@ from leveret.broker.model.recent_history import RecentHistoryMatcher
 from leveret.broker.model.router import Router
 from leveret.broker.model.stream import Stream
 from leveret.broker.model.topology import Removed, Topology
+from leveret.broker.model.tracing import TRACE_EXCHANGE, Tracer
 from leveret.protocol.errors import AccessRefused, NotFound, PreconditionFailed, ResourceLocked
 from leveret.protocol.tables import Table, decode_table, encode_table, from_python, longstr
 from leveret.storage.changes import (
@@ -63,7 +64,7 @@ PREDECLARED: Final = (
     ("amq.fanout", "fanout", False),
     ("amq.headers", "headers", False),
     ("amq.match", "headers", False),
-    ("amq.rabbitmq.trace", "topic", True),
+    (TRACE_EXCHANGE, "topic", True),
 )  # name, type, internal; all are durable
 VHOST_LIMITS: Final = "vhost-limits"
 MAX_QUEUES: Final = "max-queues"
@@ -97,6 +98,7 @@ class VHost:
         "replies",
         "router",
         "tags",
+        "tracer",
         "turn",
     )
 
@@ -116,6 +118,7 @@ class VHost:
         self.queues_by_id: dict[int, Queue] = {}
         self.exchanges: dict[str, Exchange] = {}
         self.router = Router(turn, name, self.exchanges, self.queues)
+        self.tracer: Tracer | None = None  # while it is traced
         self._queue_ids = queue_ids
         self._token = token
         self._topology = Topology()
@@ -416,6 +419,7 @@ class VHost:
     def _add_queue(self, queue: Queue) -> None:
         self.queues[queue.name] = queue
         self.queues_by_id[queue.id] = queue
+        queue.tracer = self.tracer
 
     def require_deletable(self, queue: Queue, if_unused: bool, if_empty: bool) -> None:
         """Refuse to delete a queue that is not empty, or in use.
@@ -469,6 +473,18 @@ class VHost:
         self.exchanges.clear()
         self.router.routes.clear()
         self._topology = Topology()
+
+    def trace(self, node_name: str) -> None:
+        """Begin to copy what is published and delivered to the exchange of traces."""
+        self.tracer = Tracer(self.turn, self.name, self.exchanges[TRACE_EXCHANGE], node_name)
+        for queue in self.queues.values():
+            queue.tracer = self.tracer
+
+    def stop_tracing(self) -> None:
+        """Copy nothing any more."""
+        self.tracer = None
+        for queue in self.queues.values():
+            queue.tracer = None
 
     # -- policies and limits
 

@@ -289,10 +289,18 @@ def _list_vhosts(call: Call) -> Answer:
             "description": vhost.description,
             "tags": list(vhost.tags),
             "default_queue_type": vhost.default_queue_type or "undefined",
-            "tracing": False,
+            "tracing": vhost.tracer is not None,
         }
         rows.append([values.get(column) for column in call.arguments])
     return _table(call.arguments, rows)
+
+
+def _trace(is_on: bool) -> Callable[[Call], Answer]:
+    def trace(call: Call) -> Answer:
+        call.node.trace(call.node.vhost(call.vhost_name), is_on)
+        return {"text": f"Trace {'enabled' if is_on else 'disabled'} for vhost {call.vhost_name}"}
+
+    return trace
 
 
 # -- policies
@@ -544,6 +552,8 @@ VERBS: Final[dict[str, Callable[[Call], Answer | None]]] = {
     "delete_vhost": _delete_vhost,
     "set_vhost_tags": _set_vhost_tags,
     "list_vhosts": _list_vhosts,
+    "trace_on": _trace(True),
+    "trace_off": _trace(False),
     "set_policy": _set(POLICY),
     "clear_policy": _clear(POLICY),
     "list_policies": _list(POLICY),

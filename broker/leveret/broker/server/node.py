@@ -89,6 +89,7 @@ class Node:
         token: Callable[[int], str],
     ) -> None:
         self.settings = settings
+        self.name = f"leveret@{platform.node()}"
         self.clock_ms = clock_ms
         self.log = get_logger()
         self._strangers = Throttle(STRANGERS_LOGGED, STRANGERS_LOGGED_S)
@@ -101,10 +102,11 @@ class Node:
         self.server_properties = server_properties(
             broker_version=version(),
             platform=f"Python {platform.python_version()}",
-            cluster_name=f"leveret@{platform.node()}",
+            cluster_name=self.name,
             version=settings.advertised_version,
         )
         self.alarms: dict[str, None] = {}  # what the machine is short of: "disk", "memory"
+        self.is_watchful: bool = False  # publishers may have to wait, or some of them are traced
         self.blocked: dict[Session, None] = {}  # sessions that wait for the alarms to be over
         self.read_max: int = READ_MAX  # bytes to read from a socket in the next turn
         self.is_done: bool = False  # stopped, and every connection is gone
@@ -241,6 +243,18 @@ class Node:
         else:
             self._on_durable.append((batch, call))
 
+    def trace(self, vhost: VHost, is_on: bool) -> None:
+        """Begin or end to copy what is published and delivered in a vhost."""
+        if is_on:
+            vhost.trace(self.name)
+        else:
+            vhost.stop_tracing()
+        self._look_around()
+
+    def _look_around(self) -> None:
+        """Find out whether publishes are to be looked at more closely."""
+        self.is_watchful = bool(self.alarms) or any(v.tracer is not None for v in self.vhosts.values())
+
     @property
     def is_store_behind(self) -> bool:
         """Whether publishers must wait for the store, lest what it has not written fills the memory."""
@@ -349,9 +363,11 @@ class Node:
             return
         if is_on:
             self.alarms[resource] = None
+            self.is_watchful = True
             self.log.warning(f"{resource} alarm: publishers wait", **values)
             return
         del self.alarms[resource]
+        self._look_around()
         self.log.info(f"{resource} alarm is over", **values)
         if not self.alarms:
             blocked = self.blocked
@@ -372,14 +388,15 @@ class Node:
             for session in resumable:
                 session.resume()
         self._run_timers()
-        self._look_around()
 
     def catch_up(self) -> None:
         """Route dead letters and deliver, so that the next event sees their effect."""
         turn = self.turn
         rounds = 0
-        while (turn.dead_letters or turn.touched) and rounds < DELIVER_ROUNDS_MAX:
+        while (turn.own_messages or turn.dead_letters or turn.touched) and rounds < DELIVER_ROUNDS_MAX:
             rounds += 1
+            if turn.own_messages:
+                self._publish_own()
             while turn.dead_letters:
                 dead = turn.dead_letters.popleft()
                 vhost = self.vhosts.get(dead.queue.vhost_name)
@@ -394,6 +411,18 @@ class Node:
                     self.read_max = READ_MAX_BEHIND
                 if is_short_of_memory and not queue.is_deleted and queue.backlog.relieve():
                     self._paging[queue] = None
+
+    def _publish_own(self) -> None:
+        """Route the messages of the broker itself that there are by now."""
+        turn = self.turn
+        for _ in range(len(turn.own_messages)):
+            message = turn.own_messages.popleft()
+            vhost = self.vhosts.get(message.vhost_name)
+            if vhost is not None:
+                message.publish(vhost)
+        if turn.own_messages_dropped:
+            dropped, turn.own_messages_dropped = turn.own_messages_dropped, 0
+            self.log.warning("copies, events or lines of the log dropped", count=dropped)
 
     def end_turn(self) -> None:
         """Deliver, read back, confirm, and hand the open batch to the store if it is free."""
@@ -573,7 +602,8 @@ class Node:
     @property
     def is_eager(self) -> bool:
         """Whether there is work for the next turn: a client has read what it was sent, or has gone."""
-        return bool(self.turn.touched or self.turn.dead_letters or self._resumable)
+        turn = self.turn
+        return bool(turn.touched or turn.dead_letters or turn.own_messages or self._resumable)
 
     def next_wake_ms(self) -> int | None:
         """Return when the next turn is due though no socket is ready; None for never."""

@@ -23,6 +23,7 @@ from pamqp import commands
 from leveret.broker.access import MAX_CHANNELS
 from leveret.broker.methods import HANDLERS
 from leveret.broker.methods.basic import basic_publish, basic_settle
+from leveret.broker.methods.tracing import publish_traced
 from leveret.broker.model.channel import Channel
 from leveret.broker.model.connection import Connection
 from leveret.broker.model.queue import NotInMemoryError
@@ -270,11 +271,16 @@ class Session:
         elif self.connection is not None:
             channel = self.connection.channels[event.channel]
             if isinstance(event, Published):
-                if self.node.alarms:
+                if not self.node.is_watchful:
+                    basic_publish(channel, event)
+                elif self.node.alarms:
                     self._retry = event
                     self._block()
                     return
-                basic_publish(channel, event)
+                elif self.connection.vhost.tracer is None:
+                    basic_publish(channel, event)
+                else:
+                    publish_traced(channel, event, self.connection.vhost.tracer)
                 if self.node.is_store_behind:
                     self.connection.rest_until_durable()
             elif isinstance(event, Settled):
