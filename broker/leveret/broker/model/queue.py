@@ -66,9 +66,9 @@ class Queue:
         "tracer",
         "turn",
         "vhost_name",
+        "waiting",
     )
 
-        "waiting",
     def __init__(
         self,
         turn: Turn,
@@ -97,10 +97,10 @@ class Queue:
         self.messages_unacknowledged: int = 0
         self.last_used_ms: int = turn.now_ms
         self.armed_at_ms: int = 0  # when the server is to look at deadlines; 0 for never
+        self.waiting: Waiting | None = None  # what came back and is not yet to be delivered again
         self.backlog: Backlog = Backlog(self, turn, queue_id, durable, arguments.message_ttl_ms is not None)
         self.tracer: Tracer | None = None  # while its vhost is traced
         # A durable queue delivers once a note that it does is durable: the batch with that note, -1 for none.
-        self.waiting: Waiting | None = None  # what came back and is not yet to be delivered again
         self.note_batch: int = -1 if durable else 0
         self._is_limited: bool = arguments.max_length is not None or arguments.max_length_bytes is not None
         self.may_refuse: bool = self._is_limited and arguments.overflow != DROP_HEAD
@@ -361,13 +361,13 @@ class Queue:
             while end < count and (entries[end].returned is not None) == redelivered:
                 messages.append(entries[end].message)
                 end += 1
+            if redelivered and self.arguments.counts_returns:
+                messages = [with_counts(entry) for entry in entries[start:end]]
             tag = channel.next_delivery_tag
             channel.next_delivery_tag = tag + len(messages)
             outbox.wrote(
                 encode_deliveries(
                     outbox.pieces,
-            if redelivered and self.arguments.counts_returns:
-                messages = [with_counts(entry) for entry in entries[start:end]]
                     consumer.prefix,
                     channel.number,
                     outbox.frame_max,
@@ -474,13 +474,6 @@ class Queue:
         self.turn.touched[self] = None
         self.drop_over_limit()
 
-    # -- deadlines
-
-    def arm(self, at_ms: int) -> None:
-        """Have the server look at this queue's deadlines at a time."""
-        if not self.armed_at_ms or at_ms < self.armed_at_ms:
-            self.armed_at_ms = at_ms
-            self.turn.arm(at_ms, self)
     def shown(self, entry: Entry) -> Message:
         """Return the message of an entry as it is delivered."""
         return with_counts(entry) if self.arguments.counts_returns else entry.message
@@ -497,6 +490,13 @@ class Queue:
         self.arm(self.waiting.next_ms)
         return too_many
 
+    # -- deadlines
+
+    def arm(self, at_ms: int) -> None:
+        """Have the server look at this queue's deadlines at a time."""
+        if not self.armed_at_ms or at_ms < self.armed_at_ms:
+            self.armed_at_ms = at_ms
+            self.turn.arm(at_ms, self)
 
     def look_at_deadlines(self) -> bool:
         """Expire what is due and arm the next deadline.
@@ -506,6 +506,8 @@ class Queue:
         """
         now_ms = self.turn.now_ms
         self.armed_at_ms = 0
+        if self.waiting is not None:
+            self._put_back(self.waiting.take_due(now_ms))
         self.deliver()
         self.expire(now_ms)
         expires_ms = self.arguments.expires_ms
@@ -513,11 +515,11 @@ class Queue:
             if now_ms - self.last_used_ms >= expires_ms:
                 return True
             self.arm(self.last_used_ms + expires_ms)
-        if self.waiting is not None:
-            self._put_back(self.waiting.take_due(now_ms))
         next_ms = self.backlog.next_deadline_ms
         if next_ms:
             self.arm(next_ms)
+        if self.waiting is not None and self.waiting.next_ms:
+            self.arm(self.waiting.next_ms)
         return False
 
     def touch(self) -> None:
@@ -525,8 +527,6 @@ class Queue:
         self.last_used_ms = self.turn.now_ms
         expires_ms = self.arguments.expires_ms
         if expires_ms is not None:
-        if self.waiting is not None and self.waiting.next_ms:
-            self.arm(self.waiting.next_ms)
             self.arm(self.last_used_ms + expires_ms)
 
     def expire(self, up_to_ms: int) -> None:
@@ -625,6 +625,10 @@ class Queue:
         """
         count = self.backlog.count
         self.backlog.purge()
+        if self.waiting is not None:
+            count += len(self.waiting)
+            for entry in self.waiting.take_all():
+                self.backlog.forget_entry(entry)
         return count
 
     def deleted(self) -> int:
@@ -632,13 +636,10 @@ class Queue:
 
         Returns:
             how many messages were ready.
-        if self.waiting is not None:
-            count += len(self.waiting)
-            for entry in self.waiting.take_all():
-                self.backlog.forget_entry(entry)
         """
         count = self.backlog.count
         self.backlog.let_go(False)
+        self.waiting = None
         self.is_deleted = True
         self.consumers = []
         if self.is_stored:
@@ -646,13 +647,12 @@ class Queue:
         return count
 
     def deleted_with_vhost(self) -> None:
-        self.waiting = None
         """Do the same where the store forgets the durable queues of the vhost by itself."""
         self.backlog.let_go(True)
+        self.waiting = None
         self.is_deleted = True
         self.consumers = []
         if self.durable:
             self.turn.batch.forget_queue(self.id)
         elif self.is_stored:
             self.turn.batch.delete_queue(self.id)
-        self.waiting = None

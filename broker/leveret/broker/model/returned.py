@@ -1,9 +1,9 @@
 """Messages that come back from consumers: how often they did, and when they may go out again.
 
 Only some queues count: quorum queues, and those with a delivery limit or delayed retry. In them a message
-that came back carries its counts (`Entry.returned`), tells them in two headers when it is delivered again, and
-is let go once it has come back more often than the limit allows. The counts of a stored message are stored,
-too.
+that came back carries its counts (`Entry.returned`), tells them in two headers when it is delivered again,
+and is let go once it has come back more often than the limit allows. The counts of a stored message are
+stored, too.
 
 With delayed retry, what came back waits before it is ready again. It is then neither ready nor unacked.
 

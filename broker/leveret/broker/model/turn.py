@@ -83,13 +83,13 @@ class Turn:
         "load_generation",
         "loads",
         "memory_bytes",
+        "nacks_count",
         "now_ms",
         "own_messages",
         "own_messages_dropped",
         "released",
         "touched",
         "unwritten_bytes",
-        "nacks_count",
         "windows",
         "writing_delays",
     )
@@ -98,6 +98,7 @@ class Turn:
         self.now_ms = now_ms  # wall-clock milliseconds that never jump
         self.chance = chance
         self.batch: Batch = Batch(1)
+        self.nacks_count: bool = True  # basic.nack counts towards delivery limits
         self.durable: int = 0  # number of the last batch known to be on stable storage
         self.touched: dict[Queue, None] = {}  # queues that may have something to deliver, in order
         self.confirming: dict[Channel, None] = {}  # channels with publishes to confirm
@@ -106,7 +107,6 @@ class Turn:
         self.own_messages_dropped: int = 0  # for want of room, since somebody looked
         self.load_generation: int = 0  # highest given to a queue
         self.loads: dict[Queue, None] = {}  # queues whose next messages are to be read back
-        self.nacks_count: bool = True  # basic.nack counts towards delivery limits
         self.delays: dict[int, Delay] = {}  # by queue id
         self.delay_loads: dict[Delay, None] = {}  # those whose next messages are to be read back
         self.writing_delays: dict[Delay, None] = {}  # those with messages that are not yet durable

@@ -95,9 +95,9 @@ class Node:
         self._strangers = Throttle(STRANGERS_LOGGED, STRANGERS_LOGGED_S)
         now_ms = clock_ms()
         self.turn = Turn(now_ms, Random(now_ms).randrange)
+        self.turn.nacks_count = settings.nacks_count
         self.to_flush: list[Outbox] = []
         self.authority = Authority(self.turn, token, frozenset(settings.loopback_users))
-        self.turn.nacks_count = settings.nacks_count
         self.tuning = Tuning(settings.channel_max, settings.frame_max, settings.heartbeat_s)
         self.server_properties = server_properties(
             broker_version=version(),
