@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Protocol
 
-from leveret.storage.changes import MAX_POSITION, Batch, QueueDeclared, Snapshot, StoredMessage
+from leveret.storage.changes import MAX_POSITION, Batch, QueueDeclared, Returned, Snapshot, StoredMessage
 from leveret.storage.memory import MemoryDisk, MemoryStore
 from leveret.storage.sqlite import SqliteStore
 
@@ -173,3 +173,18 @@ def everything(store: Store, queue_id: int) -> list[StoredMessage]:
 def bodies(store: Store, queue_id: int) -> dict[int, bytes]:
     """Return all messages of a queue: position -> body."""
     return {message.position: message.body for message in everything(store, queue_id)}
+
+
+def with_returned(message: StoredMessage, returned: Returned | None) -> StoredMessage:
+    """Return a copy of a message of which something else is known about its returns."""
+    return StoredMessage(
+        message.position,
+        message.exchange,
+        message.routing_key,
+        message.properties,
+        message.body,
+        message.persistent,
+        message.dead_lettered,
+        message.expires_at_ms,
+        returned,
+    )

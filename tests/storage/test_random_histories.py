@@ -12,7 +12,16 @@ from leveret.storage import removal, rows
 from leveret.storage.changes import Batch, QueueDelivered, Returned, StoredMessage, StoredQueue
 from leveret.storage.sqlite import SqliteStore
 
-from .engines import Content, Engine, MemoryEngine, SqliteEngine, declared, everything, fast_directory
+from .engines import (
+    Content,
+    Engine,
+    MemoryEngine,
+    SqliteEngine,
+    declared,
+    everything,
+    fast_directory,
+    with_returned,
+)
 
 QUEUE_IDS = (1, 2, 5)
 PARTS = [b"", b"text", b"\x00\xff", "é".encode(), b"x" * 300]
@@ -93,7 +102,7 @@ class PlainBroker:
             position = list(queue.messages)[a % len(queue.messages)]
             returned = Returned(a, b, a * b)
             self.batch.note_return(queue_id, position, returned)
-            queue.messages[position] = queue.messages[position]._replace(returned=returned)
+            queue.messages[position] = with_returned(queue.messages[position], returned)
         elif what == "delivered":
             queue.delivered_up_to = a
             self.batch.definitions.append(QueueDelivered(queue_id, a))

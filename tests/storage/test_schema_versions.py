@@ -29,7 +29,7 @@ from leveret.storage.changes import (
 from leveret.storage.schema import SCHEMA_VERSION
 from leveret.storage.store import StaleEpochError, StoreError
 
-from .engines import declared, define, everything, open_store
+from .engines import declared, define, everything, open_store, with_returned
 
 FIXTURES = Path(__file__).parent / "fixtures"
 VERSIONS = range(1, SCHEMA_VERSION + 1)
@@ -66,7 +66,7 @@ def test_a_file_of_an_earlier_version_has_everything(tmp_path: Path, version: in
         Bound("/", "logs", "amq.fanout", to_exchange=True, binding_key="", arguments=b"\x01"),
     ]
     properties = b"\x10\x00\x02"
-    assert [message._replace(returned=None) for message in everything(store, 1)] == [
+    assert [with_returned(message, None) for message in everything(store, 1)] == [
         StoredMessage(1, "logs", "a.b", properties, '{"id": "ü"}'.encode(), True, False, None),
         StoredMessage(2, "", "orders", properties, b"\x00\xff binary", True, False, 1_700_000_000_123),
         StoredMessage(3, "", "orders", properties, b"dead", True, True, None),

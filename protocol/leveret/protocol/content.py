@@ -144,28 +144,43 @@ def encode_content(channel: int, frame_max: int, raw: bytes, body: bytes) -> byt
         raw: property list, from the property flags on.
         body: the whole body; an empty one has no body frame.
     """
-    number = channel.to_bytes(2, "big")
     size = len(body)
-    header = (
+    room = frame_max - FRAME_OVERHEAD
+    if size <= room:
+        return encode_alike(content_start(channel, raw, size), body)
+    start = b"\x03" + channel.to_bytes(2, "big")
+    pieces = [_header_frame(channel, raw, size)]
+    for offset in range(0, size, room):
+        part = body[offset : offset + room]
+        pieces.append(start + len(part).to_bytes(4, "big") + part + FRAME_END)
+    return b"".join(pieces)
+
+
+def content_start(channel: int, raw: bytes, size: int) -> bytes:
+    """Return what comes before a body of this size that is one frame. See `encode_alike`."""
+    header = _header_frame(channel, raw, size)
+    if size == 0:
+        return header
+    return header + b"\x03" + channel.to_bytes(2, "big") + size.to_bytes(4, "big")
+
+
+def encode_alike(start: bytes, body: bytes) -> bytes:
+    """Encode content that begins like other content, with a body of the same size."""
+    if not body:
+        return start
+    return b"".join([start, body, FRAME_END])
+
+
+def _header_frame(channel: int, raw: bytes, size: int) -> bytes:
+    return (
         b"\x02"
-        + number
+        + channel.to_bytes(2, "big")
         + (12 + len(raw)).to_bytes(4, "big")
         + BASIC_CLASS
         + size.to_bytes(8, "big")
         + raw
         + FRAME_END
     )
-    if size == 0:
-        return header
-    start = b"\x03" + number
-    room = frame_max - FRAME_OVERHEAD
-    if size <= room:
-        return header + start + size.to_bytes(4, "big") + body + FRAME_END
-    pieces = [header]
-    for offset in range(0, size, room):
-        part = body[offset : offset + room]
-        pieces.append(start + len(part).to_bytes(4, "big") + part + FRAME_END)
-    return b"".join(pieces)
 
 
 def body_frame(channel: int, part: bytes) -> bytes:

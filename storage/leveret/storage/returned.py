@@ -88,6 +88,6 @@ class ReturnedRows:
         ids = (base | messages[0].position, base | messages[-1].position)
         with closing(reader.execute(_IN_RANGE, ids)) as rows:
             known = {row[0] & MAX_POSITION: Returned(*row[1:]) for row in rows}
-        if not known:
-            return messages
-        return [message._replace(returned=known.get(message.position)) for message in messages]
+        for message in messages:
+            message.returned = known.get(message.position)
+        return messages

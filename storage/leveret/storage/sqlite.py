@@ -49,10 +49,10 @@ from leveret.storage.counts import QueueCounts
 from leveret.storage.definitions import Definitions
 from leveret.storage.lock import FileLock
 from leveret.storage.reading import (
-    READ,
     READ_DUE_LATER,
     READ_DUE_THEN,
     DamagedRowError,
+    QueueReader,
     read_messages,
     read_name,
 )
@@ -132,6 +132,7 @@ class SqliteStore:
                 raise explain(error, path, "open") from error
             raise
         self._checkpointer = Checkpointer(self._copier, self._alone)
+        self._queue_reader = QueueReader(self._reader)
         self._counts = QueueCounts(self._writer)
         self._rows = RowWriter(self._writer, describe)
         self._returned = ReturnedRows(self._writer)
@@ -172,20 +173,17 @@ class SqliteStore:
 
     def read(self, queue_id: int, after: int, up_to: int, limit: int, max_bytes: int) -> list[StoredMessage]:
         """See `Store.read`."""
-        first, _ = id_range(queue_id)
-        return self._read(queue_id, READ, (first + after, first + up_to, limit), max_bytes)
+        with self._reading_queue(queue_id):
+            messages = self._queue_reader.read(queue_id, after, up_to, limit, max_bytes)
+            return self._returned.add_to(self._reader, queue_id, messages)
 
-    def _read(
-        self, queue_id: int, select: str, values: tuple[int, ...], max_bytes: int
-    ) -> list[StoredMessage]:
+    @contextmanager
+    def _reading_queue(self, queue_id: int) -> Iterator[None]:
         with self._reading:
             if self._is_closed:
                 raise StoreError("the store is closed")
             try:
-                # An open cursor would keep the log from beginning anew.
-                with closing(self._reader.execute(select, values)) as rows:
-                    messages = read_messages(rows, max_bytes)
-                return self._returned.add_to(self._reader, queue_id, messages)
+                yield
             except DamagedRowError as damage:
                 raise self._corrupt(queue_id, damage.position) from None
             except sqlite3.Error as error:
@@ -196,12 +194,18 @@ class SqliteStore:
     ) -> list[StoredMessage]:
         """See `Store.read_delayed`."""
         first, _ = id_range(queue_id)
-        found = self._read(queue_id, READ_DUE_THEN, (queue_id, after_due_ms, first + after, limit), max_bytes)
-        max_bytes -= sum(len(message.body) for message in found)
-        if len(found) < limit and max_bytes > 0:
-            found += self._read(
-                queue_id, READ_DUE_LATER, (queue_id, after_due_ms, limit - len(found)), max_bytes
-            )
+        with self._reading_queue(queue_id):
+            # An open cursor would keep the log from beginning anew.
+            with closing(
+                self._reader.execute(READ_DUE_THEN, (queue_id, after_due_ms, first + after, limit))
+            ) as rows:
+                found = read_messages(rows, max_bytes)
+            max_bytes -= sum(len(message.body) for message in found)
+            if len(found) < limit and max_bytes > 0:
+                with closing(
+                    self._reader.execute(READ_DUE_LATER, (queue_id, after_due_ms, limit - len(found)))
+                ) as rows:
+                    found += read_messages(rows, max_bytes)
         return found
 
     def reusable_bytes(self) -> int:

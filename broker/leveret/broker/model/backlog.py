@@ -30,7 +30,15 @@ from typing import TYPE_CHECKING, Final
 
 from leveret.broker.model.packed import MESSAGE_OVERHEAD, Ready
 from leveret.broker.model.turn import Load
-from leveret.protocol.content import Envelope, Message, encode_content, make_envelope
+from leveret.protocol.content import (
+    FRAME_OVERHEAD,
+    Envelope,
+    Message,
+    content_start,
+    encode_alike,
+    encode_content,
+    make_envelope,
+)
 from leveret.storage.changes import QueueDelivered, Returned
 
 if TYPE_CHECKING:
@@ -453,7 +461,11 @@ class Backlog:
         body_bytes = 0
         waiting: list[Entry] = []
         envelope: Envelope | None = None
+        start = b""  # of the content, which many messages share
+        start_size = -1
         for row in rows:
+            body = row.body
+            size = len(body)
             if (
                 envelope is None
                 or envelope.raw != row.properties
@@ -463,12 +475,19 @@ class Backlog:
             ):
                 envelope = make_envelope(row.exchange, row.routing_key, row.properties)
                 envelope.dead_lettered = row.dead_lettered
-            content = encode_content(envelope.channel, envelope.frame_max, row.properties, row.body)
-            message = Message(envelope, content, len(row.body))
+                start_size = -1
+            if size > envelope.frame_max - FRAME_OVERHEAD:
+                content = encode_content(envelope.channel, envelope.frame_max, envelope.raw, body)
+            else:
+                if size != start_size:
+                    start = content_start(envelope.channel, envelope.raw, size)
+                    start_size = size
+                content = encode_alike(start, body)
+            message = Message(envelope, content, size)
             redelivered = row.position <= self._uncertain_up_to
             entry = self._make_entry(row.position, message, redelivered, row.expires_at_ms or 0)
             entry.is_spilled = not row.persistent
-            body_bytes += message.body_bytes
+            body_bytes += size
             if row.returned is not None:
                 entry.returned = row.returned
                 if row.returned.retry_at_ms > self._turn.now_ms:
