@@ -543,6 +543,34 @@ def test_no_ack_ignores_prefetch() -> None:
     assert channel.bodies() == bodies(1, 5)
 
 
+def test_no_ack_waits_while_a_global_prefetch_count_is_used_up() -> None:
+    channel = Broker().channel()
+    queue_of(channel, 1)
+    channel.declare("p")
+    channel.qos(1, globally=True)
+    channel.consume("q", "a")
+    channel.consume("p", "b", no_ack=True)
+    channel.publish_all("p", b"x", b"y")
+    assert (channel.bodies("a"), channel.bodies("b")) == ([b"1"], [])
+    channel.ack(1)
+    assert channel.bodies("b") == [b"x", b"y"]
+
+
+def test_queues_take_turns_in_a_global_prefetch_count() -> None:
+    channel = Broker().channel()
+    channel.qos(1, globally=True)
+    for name in "abc":
+        channel.declare(name)
+        channel.consume(name, name)
+    for name in "abc":
+        channel.publish_all(name, *[name.encode()] * 4)
+    got = []
+    for tag in range(1, 10):
+        got += channel.bodies()
+        channel.ack(tag)
+    assert sorted(got) == [b"a"] * 3 + [b"b"] * 3 + [b"c"] * 3
+
+
 def test_a_prefetch_size_is_not_implemented() -> None:
     channel = Broker().channel()
     with pytest.raises(Refused) as refused:

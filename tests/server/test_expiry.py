@@ -127,6 +127,29 @@ def test_ttl_zero_expires_what_a_consumer_has_no_room_for() -> None:
     assert channel.bodies() == [b"1"]
 
 
+@pytest.mark.parametrize("by_message", [False, True])
+def test_ttl_zero_expires_what_is_requeued(by_message: bool) -> None:
+    channel = Broker().channel()
+    channel.declare("q", arguments={} if by_message else {"x-message-ttl": 0})
+    channel.consume("q")
+    channel.publish("q", b"1", properties=expiring(0) if by_message else PERSISTENT)
+    assert channel.bodies() == [b"1"]
+    channel.nack(1)
+    assert channel.bodies() == []
+    assert channel.ready("q") == 0
+
+
+def test_a_requeued_message_that_expires_is_dead_lettered() -> None:
+    channel = Broker().channel()
+    channel.declare("dead")
+    arguments = {"x-message-ttl": 0, "x-dead-letter-exchange": "", "x-dead-letter-routing-key": "dead"}
+    channel.declare("q", arguments=arguments)
+    channel.consume("q")
+    channel.publish("q", b"1")
+    channel.nack(1)
+    assert channel.drain("dead") == [b"1"]
+
+
 def test_ttl_zero_reaches_a_consumer_of_a_durable_queue_from_consume_ok_on() -> None:
     broker = Broker()
     channel, other = broker.channel(), broker.channel()

@@ -45,6 +45,20 @@ def test_an_exclusive_queue_is_locked_for_other_connections(
     assert not refused.value.is_hard
 
 
+def test_an_exclusive_queue_is_unbound_by_its_owner_only() -> None:
+    broker = Broker()
+    owner, other = broker.channel(), broker.channel()
+    owner.declare("q", exclusive=True)
+    binding = {"queue": "q", "exchange": "amq.direct", "routing_key": "k"}
+    other.call(commands.Queue.Unbind, **binding)  # nothing is there to be unbound
+    owner.call(commands.Queue.Bind, **binding)
+    with pytest.raises(Refused) as refused:
+        other.call(commands.Queue.Unbind, **binding)
+    assert (refused.value.code, refused.value.text) == (405, LOCKED)
+    owner.publish("k", b"1", exchange="amq.direct")
+    assert owner.drain("q") == [b"1"]
+
+
 def test_anybody_can_publish_to_an_exclusive_queue() -> None:
     broker = Broker()
     owner, other = broker.channel(), broker.channel()

@@ -59,6 +59,7 @@ class Channel:
     """The state of one open channel."""
 
     __slots__ = (
+        "_first_served",
         "_oldest_tag",
         "confirmed_up_to",
         "confirms",
@@ -103,6 +104,7 @@ class Channel:
         self.reply_consumer_tag: str | None = None  # of the consumer of amq.rabbitmq.reply-to
         self.reply_name: str = ""  # the name its replies are sent to
         self.reply_prefix: bytes = b""  # what begins its deliveries
+        self._first_served: int = 0  # of the consumers that share room, as of the last time
         self._oldest_tag: int = 1  # no tag below is outstanding
 
     @property
@@ -208,7 +210,7 @@ class Channel:
             if not entry.queue.is_deleted:
                 entry.queue.settle(entry)
         if self.global_prefetch_count:
-            self._touch_consumed_queues()
+            self._share_room()
 
     def settle(self, settlement: Settlement) -> None:
         """Ack, requeue or refuse deliveries that were taken."""
@@ -228,7 +230,7 @@ class Channel:
                 if not entry.queue.is_deleted:
                     entry.queue.reject(entry)
         if self.global_prefetch_count:
-            self._touch_consumed_queues()
+            self._share_room()
 
     def _requeue(self, entries: list[Entry], cause: int) -> None:
         by_queue: dict[Queue, list[Entry]] = {}
@@ -264,6 +266,17 @@ class Channel:
     def _touch_consumed_queues(self) -> None:
         for consumer in self.consumers.values():
             self.turn.touched[consumer.queue] = None
+
+    def _share_room(self) -> None:
+        """Have the queues that wait for the room of this channel deliver, each time another one first."""
+        consumers = list(self.consumers.values())
+        if not consumers:
+            return
+        self._first_served = (self._first_served + 1) % len(consumers)
+        touched = self.turn.touched
+        for consumer in consumers[self._first_served :] + consumers[: self._first_served]:
+            touched.pop(consumer.queue, None)
+            touched[consumer.queue] = None
 
     def resume_consumers(self) -> None:
         """Let consumers go on after the connection's output was full."""

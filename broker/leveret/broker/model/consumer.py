@@ -61,7 +61,8 @@ class Consumer:
         if channel.outbox.is_full or channel.is_closed:
             return 0
         if self.no_ack:
-            return DELIVER_MAX
+            limit = channel.global_prefetch_count  # such deliveries do not count, but wait for those that do
+            return 0 if limit and channel.consumers_unacked_count >= limit else DELIVER_MAX
         room = DELIVER_MAX
         if self.prefetch_count:
             room = self.prefetch_count - self.unacked_count

@@ -160,6 +160,10 @@ class Exchange:
         """The bindings it is the source of, in the order in which they were made."""
         return self._bindings.values()
 
+    def has(self, destination: Destination, binding_key: str, arguments: Table) -> bool:
+        """Whether there is such a binding."""
+        return identity(destination, binding_key, arguments) in self._bindings
+
     def bind(self, destination: Destination, binding_key: str, arguments: Table) -> Binding | None:
         """Add a binding.
 

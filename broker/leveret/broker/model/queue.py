@@ -466,7 +466,18 @@ class Queue:
                 if entry.returned is None:
                     entry.returned = NOT_COUNTED
                 entry.consumer = None
-        self._put_back(entries)
+        self._put_back(self._without_expired(entries) if self.backlog.is_timed else entries)
+
+    def _without_expired(self, entries: list[Entry]) -> list[Entry]:
+        """Let go of messages whose deadline has come while a consumer had them: nobody gets them again."""
+        now_ms = self.turn.now_ms
+        alive: list[Entry] = []
+        for entry in entries:
+            if entry.expires_at_ms and entry.expires_at_ms <= now_ms:
+                self.discard(entry, EXPIRED)
+            else:
+                alive.append(entry)
+        return alive
 
     def _put_back(self, entries: list[Entry]) -> None:
         if entries:

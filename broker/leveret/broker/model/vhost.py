@@ -324,14 +324,18 @@ class VHost:
 
         Raises:
             AccessRefused: no permission, or one end is the default exchange.
+            ResourceLocked: the queue is exclusive to another connection, and bound.
         """
         self._require_bindable(source, destination, to_exchange, binding_key, connection.grants)
         exchange = self.exchanges.get(source)
         end: Destination | None = (
             self.exchanges.get(destination) if to_exchange else self.queues.get(destination)
         )
-        if exchange is not None and end is not None:
-            self._note_removed(self._topology.unbind(exchange, end, binding_key, arguments))
+        if exchange is None or end is None:
+            return
+        if isinstance(end, Queue) and exchange.has(end, binding_key, arguments):
+            self._require_owner(end, connection, end.owner is not None)
+        self._note_removed(self._topology.unbind(exchange, end, binding_key, arguments))
 
     def _unbound(self, binding: Binding) -> Unbound:
         return Unbound(
