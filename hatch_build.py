@@ -28,6 +28,7 @@ HOT_MODULES = [
     "broker/leveret/broker/model/exchange.py",
     "broker/leveret/broker/model/grants.py",
     "broker/leveret/broker/model/packed.py",
+    "broker/leveret/broker/model/priorities.py",
     "broker/leveret/broker/model/publish.py",
     "broker/leveret/broker/model/queue.py",
     "broker/leveret/broker/model/router.py",

@@ -31,11 +31,7 @@ PASSED, FAILED, ERROR, SKIPPED, MISSING = "passed", "FAILED", "ERROR", "skipped"
 BAD = (FAILED, ERROR, MISSING)
 LEVERET = "Leveret"
 # Tests (regular expressions for "file::test") that RabbitMQ passes and Leveret cannot pass yet -> why
-NOT_YET = {
-    r"test_clients::test_client\[\w+-priority\]": "queues with priorities",
-    "test_dramatiq::test_messages_have_priorities": "queues with priorities",
-    "test_taskiq::test_urgent_tasks_come_first": "queues with priorities",
-}
+NOT_YET: dict[str, str] = {}
 
 
 @dataclass

@@ -224,6 +224,7 @@ class TestViews:
             {
                 "vhost": "/",
                 "queue": "orders",
+                "priority": 0,
                 "position": 7,
                 "exchange": "shop",
                 "routing_key": "order.new",
@@ -236,6 +237,7 @@ class TestViews:
             {
                 "vhost": "other",
                 "queue": "images",
+                "priority": 0,
                 "position": 1,
                 "exchange": "",
                 "routing_key": "orders",
@@ -248,6 +250,7 @@ class TestViews:
             {
                 "vhost": "other",
                 "queue": "images",
+                "priority": 0,
                 "position": 2,
                 "exchange": "",
                 "routing_key": "orders",

@@ -9,7 +9,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from leveret.storage import removal, rows
-from leveret.storage.changes import Batch, QueueDelivered, Returned, StoredMessage, StoredQueue
+from leveret.storage.changes import (
+    Batch,
+    PriorityLevelDeclared,
+    QueueDelivered,
+    Returned,
+    Snapshot,
+    StoredMessage,
+    StoredPriorityLevel,
+    StoredQueue,
+)
 from leveret.storage.sqlite import SqliteStore
 
 from .engines import (
@@ -23,7 +32,8 @@ from .engines import (
     with_returned,
 )
 
-QUEUE_IDS = (1, 2, 5)
+LEVELS = {3: (1, 9), 4: (1, 2)}  # queue id of a level -> of which queue, of which priority
+QUEUE_IDS = (1, 2, 5, *LEVELS)
 PARTS = [b"", b"text", b"\x00\xff", "é".encode(), b"x" * 300]
 NAMES = ["", "orders", b"caf\xe9".decode("utf-8", "surrogateescape")]
 
@@ -78,16 +88,15 @@ class PlainBroker:
             self.check_start(self.engine.restart() if what == "restart" else self.engine.crash())
         queue = self.queues.get(queue_id)
         if what == "declare" and queue is None and not self.is_being_deleted(queue_id):
-            self.queues[queue_id] = PlainQueue()
-            self.batch.definitions.append(declared(queue_id, f"queue {queue_id}"))
+            self.declare(queue_id)
         elif queue is not None:
             self.step_of_queue(queue, what, queue_id, a, b)
 
     def step_of_queue(self, queue: PlainQueue, what: str, queue_id: int, a: int, b: int) -> None:
         """Do one thing to a queue that exists."""
         if what == "delete":
-            del self.queues[queue_id]
-            self.batch.delete_queue(queue_id)
+            if queue_id not in LEVELS:
+                self.delete(queue_id)
         elif what in ("enqueue", "spill"):
             self.add(queue, queue_id, a, b, persistent=what == "enqueue")
         elif what == "settle" and queue.messages:
@@ -106,6 +115,23 @@ class PlainBroker:
         elif what == "delivered":
             queue.delivered_up_to = a
             self.batch.definitions.append(QueueDelivered(queue_id, a))
+
+    def declare(self, queue_id: int) -> None:
+        """Declare a queue, or a level of a queue that is there."""
+        if queue_id not in LEVELS:
+            self.batch.definitions.append(declared(queue_id, f"queue {queue_id}"))
+        elif LEVELS[queue_id][0] in self.queues:
+            self.batch.definitions.append(PriorityLevelDeclared(queue_id, *LEVELS[queue_id]))
+        else:
+            return
+        self.queues[queue_id] = PlainQueue()
+
+    def delete(self, queue_id: int) -> None:
+        """Delete a queue with its levels."""
+        levels = [level for level, (of, _) in LEVELS.items() if of == queue_id and level in self.queues]
+        for deleted in (*levels, queue_id):
+            del self.queues[deleted]
+            self.batch.delete_queue(deleted)
 
     def is_being_deleted(self, queue_id: int) -> bool:
         """Whether the open batch deletes the queue; its id is free only in the next one."""
@@ -148,25 +174,29 @@ class PlainBroker:
         stored = [size for position, size in gone.items() if position not in in_batch]
         self.batch.purge(queue_id, first, last, len(stored), sum(stored))
 
-    def check_start(self, found: object) -> None:
+    def check_start(self, found: Snapshot) -> None:
         """Forget what a restart forgets, and compare."""
         for queue in self.queues.values():
             queue.messages = {p: m for p, m in queue.messages.items() if m.persistent}
             queue.last_position = max(queue.messages, default=0)
-        expected = [self.stored_queue(queue_id, queue) for queue_id, queue in sorted(self.queues.items())]
-        assert getattr(found, "queues", None) == expected
+        known = sorted(self.queues.items())
+        assert found.queues == [
+            StoredQueue(queue_id, "/", f"queue {queue_id}", False, b"", *self.counts(queue))
+            for queue_id, queue in known
+            if queue_id not in LEVELS
+        ]
+        assert found.priority_levels == [
+            StoredPriorityLevel(queue_id, *LEVELS[queue_id], *self.counts(queue))
+            for queue_id, queue in known
+            if queue_id in LEVELS
+        ]
         for queue_id in QUEUE_IDS:
             messages = self.queues.get(queue_id, PlainQueue()).messages
             assert everything(self.engine.store, queue_id) == [messages[p] for p in sorted(messages)]
 
-    def stored_queue(self, queue_id: int, queue: PlainQueue) -> StoredQueue:
+    def counts(self, queue: PlainQueue) -> tuple[int, int, int, int, int]:
         """Return what a start should find of a queue."""
-        return StoredQueue(
-            queue_id,
-            "/",
-            f"queue {queue_id}",
-            False,
-            b"",
+        return (
             queue.delivered_up_to,
             len(queue.messages),
             sum(len(m.body) for m in queue.messages.values()),

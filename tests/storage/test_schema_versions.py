@@ -21,6 +21,7 @@ from leveret.storage.changes import (
     StoredKey,
     StoredMessage,
     StoredOffset,
+    StoredPriorityLevel,
     StoredQueue,
     TopicPermissionSet,
     UserSet,
@@ -186,3 +187,13 @@ def test_what_is_known_of_returned_messages_of_an_earlier_version_is_there(tmp_p
     found = [message.returned for message in everything(store, 1)]
     store.close()
     assert found == [None, Returned(2, 3, 1_700_000_000_000), None]
+
+
+def test_messages_of_other_priorities_of_an_earlier_version_are_there(tmp_path: Path) -> None:
+    restore(3, tmp_path / "leveret.db")
+    store = open_store(tmp_path / "leveret.db")
+    found = store.load()
+    bodies = [message.body for message in everything(store, 7)]
+    store.close()
+    assert found.priority_levels == [StoredPriorityLevel(7, 1, 5, 2, 1, 1, 3, 3)]
+    assert bodies == [b"x"]

@@ -95,6 +95,18 @@ class ExchangeQueueDeclared:
 
 
 @dataclass(frozen=True, slots=True)
+class PriorityLevelDeclared:
+    """A durable queue keeps the messages of a priority, not the lowest, under an id of their own from now on.
+
+    `QueueDeleted` ends it; that is sent for each level of a queue that is deleted.
+    """
+
+    queue_id: int
+    of: int  # queue id of the queue
+    priority: int
+
+
+@dataclass(frozen=True, slots=True)
 class QueueDeleted:
     """A queue is gone, with all its messages. Also sent for a transient queue that had spilled messages."""
 
@@ -278,6 +290,7 @@ Definition = (
     | ExchangeDeclared
     | ExchangeDeleted
     | ExchangeQueueDeclared
+    | PriorityLevelDeclared
     | QueueDeclared
     | QueueDeleted
     | QueueDelivered
@@ -477,6 +490,20 @@ class StoredExchangeQueue:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredPriorityLevel:
+    """What a durable queue keeps with one priority, as found at start; see `StoredQueue`."""
+
+    queue_id: int
+    of: int
+    priority: int
+    delivered_up_to: int
+    messages: int
+    body_bytes: int
+    first_position: int
+    last_position: int
+
+
+@dataclass(frozen=True, slots=True)
 class StoredOffset:
     """Up to which position a consumer has read a stream, as found at start."""
 
@@ -510,6 +537,7 @@ class Snapshot:
     keys: list[StoredKey] = field(default_factory=list)  # oldest first
     segments: list[SegmentClosed] = field(default_factory=list)  # of streams; those of one in their order
     offsets: list[StoredOffset] = field(default_factory=list)
+    priority_levels: list[StoredPriorityLevel] = field(default_factory=list)
 
 
 class StoredMessage:

@@ -12,6 +12,7 @@ from leveret.storage.changes import (
     ExchangeDeclared,
     ExchangeDeleted,
     ExchangeQueueDeclared,
+    PriorityLevelDeclared,
     QueueDeclared,
     QueueDeleted,
     QueueDelivered,
@@ -86,8 +87,14 @@ class Definitions:
                     "INSERT INTO exchange_queues VALUES (?, ?, ?)",
                     (queue_id, stored_name(vhost), stored_name(exchange)),
                 )
+            case PriorityLevelDeclared(queue_id, of, priority):
+                execute(
+                    "INSERT INTO priority_levels (queue_id, of_queue_id, priority) VALUES (?, ?, ?)",
+                    (queue_id, of, priority),
+                )
             case QueueDeleted(queue_id):
                 execute("DELETE FROM queues WHERE queue_id = ?", (queue_id,))
+                execute("DELETE FROM priority_levels WHERE queue_id = ?", (queue_id,))
                 execute("DELETE FROM exchange_queues WHERE queue_id = ?", (queue_id,))
                 self.forget_keys(queue_id)
                 self.forget_stream(queue_id)
@@ -101,7 +108,12 @@ class Definitions:
                     "DELETE FROM stream_segments WHERE queue_id = ? AND last_position = ?", (queue_id, last)
                 )
             case QueueDelivered(queue_id, up_to):
-                execute("UPDATE queues SET delivered_up_to = ? WHERE queue_id = ?", (up_to, queue_id))
+                for table in ("queues", "priority_levels"):
+                    found = execute(
+                        f"UPDATE {table} SET delivered_up_to = ? WHERE queue_id = ?", (up_to, queue_id)
+                    )
+                    if found.rowcount:
+                        break
             case Bound(vhost, source, destination, to_exchange, binding_key, arguments):
                 execute(
                     "INSERT OR IGNORE INTO bindings (vhost, source, destination, to_exchange, binding_key,"
@@ -128,6 +140,13 @@ class Definitions:
                 pass
             case _:
                 assert_never(definition)
+
+    def forget_levels(self, vhost: str) -> None:
+        """Remove the priority levels of the queues of a vhost that is being deleted."""
+        self._connection.execute(
+            "DELETE FROM priority_levels WHERE of_queue_id IN (SELECT queue_id FROM queues WHERE vhost = ?)",
+            (stored_name(vhost),),
+        )
 
     def forget_keys(self, queue_id: int) -> None:
         """Remove the keys of deduplication of a queue or an exchange that is being deleted."""

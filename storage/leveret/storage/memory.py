@@ -20,6 +20,7 @@ from leveret.storage.changes import (
     ParameterSet,
     PermissionCleared,
     PermissionSet,
+    PriorityLevelDeclared,
     QueueDeclared,
     QueueDeleted,
     QueueDelivered,
@@ -33,6 +34,7 @@ from leveret.storage.changes import (
     StoredKey,
     StoredMessage,
     StoredOffset,
+    StoredPriorityLevel,
     StoredQueue,
     TopicPermissionCleared,
     TopicPermissionSet,
@@ -153,6 +155,7 @@ class MemoryDisk:
     bindings: dict[Bound, None] = field(default_factory=dict)  # an ordered set
     messages: dict[int, MemoryQueue] = field(default_factory=dict)  # queue id -> its messages
     exchange_queues: dict[int, ExchangeQueueDeclared] = field(default_factory=dict)  # by queue id
+    levels: dict[int, PriorityLevelDeclared] = field(default_factory=dict)  # queue id -> priority of a queue
     keys: dict[int, dict[bytes, int]] = field(
         default_factory=dict
     )  # queue id -> key of deduplication -> when it expires
@@ -184,16 +187,15 @@ class MemoryStore:
         disk = self._disk
         with self._lock:
             self._require_usable()
+            disk.levels = {
+                level_id: level for level_id, level in disk.levels.items() if level.of in disk.queues
+            }
             for queue_id in list(disk.messages):
-                if queue_id not in disk.queues and queue_id not in disk.exchange_queues:
+                if not self._has_owner(queue_id):
                     del disk.messages[queue_id]
                 else:
                     disk.messages[queue_id].remove_transient()
-            disk.keys = {
-                queue_id: keys
-                for queue_id, keys in disk.keys.items()
-                if queue_id in disk.queues or queue_id in disk.exchange_queues
-            }
+            disk.keys = {queue_id: keys for queue_id, keys in disk.keys.items() if self._has_owner(queue_id)}
             queues = [self._stored_queue(queue) for _, queue in sorted(disk.queues.items())]
             return Snapshot(
                 list(disk.exchanges.values()),
@@ -216,6 +218,7 @@ class MemoryStore:
                     for queue_id, offsets in sorted(disk.offsets.items())
                     for tag, position in sorted(offsets.items())
                 ],
+                [self._stored_level(level) for _, level in sorted(disk.levels.items())],
             )
 
     def apply(self, batch: Batch) -> None:
@@ -311,6 +314,10 @@ class MemoryStore:
         if self._failure:
             raise StoreError(self._failure)
 
+    def _has_owner(self, queue_id: int) -> bool:
+        disk = self._disk
+        return queue_id in disk.queues or queue_id in disk.exchange_queues or queue_id in disk.levels
+
     def _messages(self, queue_id: int) -> MemoryQueue:
         queue = self._disk.messages.get(queue_id)
         if queue is None:
@@ -332,6 +339,19 @@ class MemoryStore:
             queue.exchange,
             len(messages),
             messages.body_bytes,
+            messages.last_position,
+        )
+
+    def _stored_level(self, level: PriorityLevelDeclared) -> StoredPriorityLevel:
+        messages = self._messages(level.queue_id)
+        return StoredPriorityLevel(
+            level.queue_id,
+            level.of,
+            level.priority,
+            self._disk.delivered.get(level.queue_id, 0),
+            len(messages),
+            messages.body_bytes,
+            messages.first_position,
             messages.last_position,
         )
 
@@ -382,10 +402,12 @@ class MemoryStore:
                 disk.queues[definition.queue_id] = definition
             case ExchangeQueueDeclared():
                 disk.exchange_queues[definition.queue_id] = definition
+            case PriorityLevelDeclared():
+                disk.levels[definition.queue_id] = definition
             case QueueDeleted():
                 self._delete_queue(definition.queue_id)
             case QueueDelivered():
-                if definition.queue_id in disk.queues:
+                if definition.queue_id in disk.queues or definition.queue_id in disk.levels:
                     disk.delivered[definition.queue_id] = definition.up_to
             case QueuePurged():
                 queue = self._messages(definition.queue_id)
@@ -440,6 +462,7 @@ class MemoryStore:
             by_queue.pop(queue_id, None)
         disk.segments.pop(queue_id, None)
         disk.offsets.pop(queue_id, None)
+        disk.levels.pop(queue_id, None)
 
     def _delete_vhost(self, name: str) -> None:
         disk = self._disk
@@ -448,6 +471,8 @@ class MemoryStore:
         for queue in [*owners, *disk.exchange_queues.values()]:
             if queue.vhost == name:
                 self._delete_queue(queue.queue_id)
+        for level_id in [level_id for level_id, level in disk.levels.items() if level.of not in disk.queues]:
+            self._delete_queue(level_id)
         disk.exchanges = {key: e for key, e in disk.exchanges.items() if e.vhost != name}
         disk.bindings = {b: None for b in disk.bindings if b.vhost != name}
         disk.permissions = {key: p for key, p in disk.permissions.items() if p.vhost != name}

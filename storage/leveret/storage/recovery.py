@@ -15,13 +15,14 @@ from leveret.storage.changes import (
     Snapshot,
     StoredExchangeQueue,
     StoredKey,
+    StoredPriorityLevel,
     StoredQueue,
 )
 from leveret.storage.definitions import read_bindings, read_exchanges, read_offsets, read_segments
 from leveret.storage.reading import read_name
 from leveret.storage.removal import REMOVE_AT_ONCE
 from leveret.storage.rows import id_range
-from leveret.storage.schema import NOT_REMOVED, POSITION_BITS
+from leveret.storage.schema import NOT_REMOVED, OWNERS, POSITION_BITS
 
 if TYPE_CHECKING:
     import sqlite3
@@ -44,12 +45,9 @@ _QUEUES_WITH_ROWS: Final = f"""
         FROM present WHERE present.queue_id < {MAX_QUEUE_ID}
     )
     SELECT queue_id FROM present WHERE queue_id IS NOT NULL
-    EXCEPT SELECT queue_id FROM queues
-    EXCEPT SELECT queue_id FROM exchange_queues
+    EXCEPT SELECT queue_id FROM ({OWNERS})
 """
-_WITHOUT_OWNER: Final = (
-    "queue_id NOT IN (SELECT queue_id FROM queues UNION ALL SELECT queue_id FROM exchange_queues)"
-)
+_WITHOUT_OWNER: Final = f"queue_id NOT IN ({OWNERS})"
 
 
 def recover(
@@ -57,6 +55,7 @@ def recover(
 ) -> None:
     """Remove messages of queues that do not exist, and transient messages."""
     connection.execute("BEGIN IMMEDIATE")
+    connection.execute("DELETE FROM priority_levels WHERE of_queue_id NOT IN (SELECT queue_id FROM queues)")
     for (queue_id,) in connection.execute(_QUEUES_WITH_ROWS).fetchall():
         removed.remove(*id_range(queue_id), count=REMOVE_AT_ONCE + 1)  # nobody has counted them
     connection.execute(f"DELETE FROM queue_counts WHERE {_WITHOUT_OWNER}")
@@ -85,8 +84,6 @@ def snapshot(reader: sqlite3.Connection, removed: RemovedRanges, counts: QueueCo
     )
     queues: list[StoredQueue] = []
     for queue_id, vhost, name, auto_delete, arguments, delivered_up_to in rows:
-        ids = id_range(queue_id)
-        first, last = removed.first_row(*ids), removed.last_row(*ids)
         queues.append(
             StoredQueue(
                 queue_id,
@@ -96,8 +93,7 @@ def snapshot(reader: sqlite3.Connection, removed: RemovedRanges, counts: QueueCo
                 arguments,
                 delivered_up_to,
                 *counts.of(queue_id),
-                1 if first is None else first & MAX_POSITION,
-                0 if last is None else last & MAX_POSITION,
+                *_ends(queue_id, removed),
             )
         )
     return Snapshot(
@@ -113,7 +109,29 @@ def snapshot(reader: sqlite3.Connection, removed: RemovedRanges, counts: QueueCo
         _keys(reader),
         read_segments(reader),
         read_offsets(reader),
+        _priority_levels(reader, removed, counts),
     )
+
+
+def _ends(queue_id: int, removed: RemovedRanges) -> tuple[int, int]:
+    """Return the first and the last position of a waiting message; 1 and 0 if there is none."""
+    ids = id_range(queue_id)
+    first, last = removed.first_row(*ids), removed.last_row(*ids)
+    return 1 if first is None else first & MAX_POSITION, 0 if last is None else last & MAX_POSITION
+
+
+def _priority_levels(
+    reader: sqlite3.Connection, removed: RemovedRanges, counts: QueueCounts
+) -> list[StoredPriorityLevel]:
+    rows = reader.execute(
+        "SELECT queue_id, of_queue_id, priority, delivered_up_to FROM priority_levels ORDER BY queue_id"
+    )
+    return [
+        StoredPriorityLevel(
+            queue_id, of, priority, delivered_up_to, *counts.of(queue_id), *_ends(queue_id, removed)
+        )
+        for queue_id, of, priority, delivered_up_to in rows
+    ]
 
 
 def _exchange_queues(
@@ -162,8 +180,7 @@ def _remove_transient(connection: sqlite3.Connection, counts: QueueCounts) -> bo
 def _mend_counts(connection: sqlite3.Connection, removed: RemovedRanges, counts: QueueCounts) -> None:
     """Count again where the counts cannot be right: somebody edited the file."""
     connection.execute("BEGIN IMMEDIATE")
-    owners = "SELECT queue_id FROM queues UNION ALL SELECT queue_id FROM exchange_queues"
-    for (queue_id,) in connection.execute(owners).fetchall():
+    for (queue_id,) in connection.execute(OWNERS).fetchall():
         messages, body_bytes = counts.of(queue_id)
         is_empty = removed.first_row(*id_range(queue_id)) is None
         if is_empty != (messages == 0) or messages < 0 or body_bytes < 0 or (is_empty and body_bytes):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from leveret.storage.changes import MAX_POSITION, Returned, StoredMessage
 from leveret.storage.rows import delete_rows, id_range
-from leveret.storage.schema import POSITION_BITS
+from leveret.storage.schema import OWNERS, POSITION_BITS
 
 if TYPE_CHECKING:
     import sqlite3
@@ -40,7 +40,7 @@ class ReturnedRows:
     def load(self) -> None:
         """Remove the rows of messages that are gone, and find out which queues have any. O(rows)."""
         self._connection.execute(
-            f"DELETE FROM {TABLE} WHERE id >> {POSITION_BITS} NOT IN (SELECT queue_id FROM queues)"
+            f"DELETE FROM {TABLE} WHERE id >> {POSITION_BITS} NOT IN ({OWNERS})"
             f" OR NOT EXISTS (SELECT 1 FROM messages WHERE messages.id = {TABLE}.id)"
         )
         found = self._connection.execute(f"SELECT DISTINCT id >> {POSITION_BITS} FROM {TABLE}").fetchall()

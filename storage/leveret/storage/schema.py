@@ -126,6 +126,17 @@ CREATE TABLE returned_messages (  -- what is known of messages that came back fr
 )""",
 )
 
+_PRIORITY_TABLES: Final = (
+    """\
+CREATE TABLE priority_levels (  -- queues with priorities keep the messages of each but the lowest apart
+    queue_id INTEGER PRIMARY KEY,  -- of the level, as if it were a queue
+    of_queue_id INTEGER NOT NULL,
+    priority INTEGER NOT NULL,
+    delivered_up_to INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (of_queue_id, priority)
+)""",
+)
+
 # Names are TEXT, or BLOB where their bytes are not UTF-8. `..._json` columns are only for people to read.
 TABLES: Final = (
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID",
@@ -196,17 +207,25 @@ CREATE TABLE removed_ranges (  -- of messages that are gone; their rows are dele
     *_EXCHANGE_TABLES,
     *_STREAM_TABLES,
     *_RETURNED_TABLES,
+    *_PRIORITY_TABLES,
 )
 
 NOT_REMOVED: Final = (
     "NOT EXISTS (SELECT 1 FROM removed_ranges WHERE messages.id BETWEEN first_id AND last_id)"
 )
 
+# Whatever has a queue id, and may have messages
+OWNERS: Final = (
+    "SELECT queue_id FROM queues UNION ALL SELECT queue_id FROM exchange_queues"
+    " UNION ALL SELECT queue_id FROM priority_levels"
+)
+
 VIEWS: Final = {
     "queue_messages": f"""\
 SELECT
-    queues.vhost,
-    queues.name AS queue,
+    places.vhost,
+    places.name AS queue,
+    places.priority,
     messages.id & {MAX_POSITION} AS position,
     messages.exchange,
     messages.routing_key,
@@ -220,9 +239,15 @@ SELECT
     CASE WHEN messages.persistent != {STREAMED}
         THEN strftime('%Y-%m-%d %H:%M:%f', messages.expires_at_ms / 1000.0, 'unixepoch')
     END AS expires_at
-FROM queues
-JOIN messages ON messages.id
-    BETWEEN queues.queue_id << {POSITION_BITS} AND queues.queue_id << {POSITION_BITS} | {MAX_POSITION}
+FROM (
+    SELECT queue_id, queue_id AS id, vhost, name, 0 AS priority FROM queues
+    UNION ALL
+    SELECT queues.queue_id, priority_levels.queue_id, vhost, name, priority
+    FROM priority_levels JOIN queues ON queues.queue_id = of_queue_id
+    ORDER BY 1, 5 DESC LIMIT -1  -- without a limit SQLite leaves the order out
+) AS places
+CROSS JOIN messages ON messages.id
+    BETWEEN places.id << {POSITION_BITS} AND places.id << {POSITION_BITS} | {MAX_POSITION}
 WHERE {NOT_REMOVED}""",
     "stream_messages": f"""\
 SELECT
@@ -263,11 +288,13 @@ ORDER BY messages.expires_at_ms, messages.id""",
 SELECT
     vhost,
     name,
-    coalesce(messages, 0) AS messages,
-    coalesce(body_bytes, 0) AS body_bytes,
+    coalesce(sum(messages), 0) AS messages,
+    coalesce(sum(body_bytes), 0) AS body_bytes,
     auto_delete,
     arguments_json AS arguments
-FROM queues LEFT JOIN queue_counts USING (queue_id)""",
+FROM queues LEFT JOIN queue_counts ON queue_counts.queue_id = queues.queue_id
+    OR queue_counts.queue_id IN (SELECT queue_id FROM priority_levels WHERE of_queue_id = queues.queue_id)
+GROUP BY queues.queue_id""",
     "list_exchanges": """\
 SELECT vhost, name, type, auto_delete, internal, arguments_json AS arguments
 FROM exchanges""",
@@ -285,7 +312,7 @@ FROM bindings""",
 # version -> statements that make the next version of it
 MIGRATIONS: Final[Mapping[int, tuple[str, ...]]] = {
     1: _ACCESS_TABLES + _EXCHANGE_TABLES + _STREAM_TABLES,
-    2: _RETURNED_TABLES,
+    2: _RETURNED_TABLES + _PRIORITY_TABLES,
 }
 
 

@@ -318,9 +318,12 @@ class SqliteStore:
         """Remove the messages of all queues of a vhost; if they are many, later."""
         rows = self._writer.execute(
             "SELECT queue_id FROM queues WHERE vhost = ?1"
-            " UNION ALL SELECT queue_id FROM exchange_queues WHERE vhost = ?1",
+            " UNION ALL SELECT queue_id FROM exchange_queues WHERE vhost = ?1"
+            " UNION ALL SELECT priority_levels.queue_id FROM priority_levels"
+            " JOIN queues ON queues.queue_id = of_queue_id WHERE vhost = ?1",
             (stored_name(name),),
         ).fetchall()
+        self._definitions.forget_levels(name)
         messages = sum(self._counts.of(queue_id)[0] for (queue_id,) in rows)
         for (queue_id,) in rows:
             if self._counts.of(queue_id)[0]:
@@ -410,7 +413,9 @@ class SqliteStore:
     def _corrupt(self, queue_id: int, position: int) -> CorruptMessageError:
         row = self._reader.execute(
             "SELECT vhost, name FROM queues WHERE queue_id = ?1"
-            " UNION ALL SELECT vhost, exchange FROM exchange_queues WHERE queue_id = ?1",
+            " UNION ALL SELECT vhost, exchange FROM exchange_queues WHERE queue_id = ?1"
+            " UNION ALL SELECT vhost, name FROM priority_levels JOIN queues ON queues.queue_id = of_queue_id"
+            " WHERE priority_levels.queue_id = ?1",
             (queue_id,),
         ).fetchone()
         queue = f"queue {read_name(row[1])!r} in vhost {read_name(row[0])!r}" if row else f"queue {queue_id}"

@@ -7,35 +7,59 @@ from leveret.storage.changes import MAX_QUEUE_ID
 
 
 class QueueIds:
-    """Ids for queues, each used by one queue at a time; the store finds messages by them."""
+    """Ids for queues, each used by one queue at a time; the store finds messages by them.
 
-    __slots__ = ("_free", "_next", "_released")
+    A queue with priorities may need more of them than one. They are promised to it when it is declared, so
+    that a message never comes too late for an id.
+    """
+
+    __slots__ = ("_free", "_next", "_promised", "_released")
 
     def __init__(self) -> None:
         self._next: int = 1
-        self._free: list[int] = []
+        self._promised: int = 0
+        self._free: dict[int, None] = {}
         self._released: list[tuple[int, int]] = []  # batch that forgets the queue, its id
 
-    def reserve(self, queue_id: int) -> None:
-        """Take an id that the store has a queue under; before any `allocate`."""
+    def reserve(self, queue_id: int, promised: int = 0) -> None:
+        """Take an id that the store has a queue under, and promise more to it; before any `allocate`."""
         while self._next < queue_id:
-            self._free.append(self._next)
+            self._free[self._next] = None
             self._next += 1
         if queue_id == self._next:
             self._next += 1
         else:
-            self._free.remove(queue_id)
+            del self._free[queue_id]
+        self._promised += promised
 
-    def allocate(self) -> int:
-        """Return an id that no queue has.
+    def reserve_promised(self, queue_id: int) -> None:
+        """Take an id that was promised to a queue, and that the store has."""
+        self.reserve(queue_id, -1)
+
+    def allocate(self, promised: int = 0) -> int:
+        """Return an id that no queue has, and promise as many more to the same queue.
 
         Raises:
             PreconditionFailed: there are as many queues as there can be.
         """
-        if self._free:
-            return self._free.pop()
-        if self._next > MAX_QUEUE_ID:
+        left = len(self._free) + MAX_QUEUE_ID + 1 - self._next - self._promised
+        if left <= promised:
             raise PreconditionFailed(f"queue limit of {MAX_QUEUE_ID} is reached")
+        self._promised += promised
+        return self._take()
+
+    def take_promised(self) -> int:
+        """Return one of the ids that were promised to a queue."""
+        self._promised -= 1
+        return self._take()
+
+    def give_up_promised(self, count: int) -> None:
+        """Let others have ids that were promised to a queue and not taken."""
+        self._promised -= count
+
+    def _take(self) -> int:
+        if self._free:
+            return self._free.popitem()[0]
         self._next += 1
         return self._next - 1
 
@@ -44,14 +68,14 @@ class QueueIds:
         if batch:
             self._released.append((batch, queue_id))
         else:
-            self._free.append(queue_id)
+            self._free[queue_id] = None
 
     def reclaim(self, durable: int) -> None:
         """Make ids free again whose batch is durable."""
         kept: list[tuple[int, int]] = []
         for batch, queue_id in self._released:
             if batch <= durable:
-                self._free.append(queue_id)
+                self._free[queue_id] = None
             else:
                 kept.append((batch, queue_id))
         self._released = kept

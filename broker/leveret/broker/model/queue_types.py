@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 from leveret.broker.model.arguments import STREAM
 from leveret.broker.model.deduplicating_queue import DeduplicatingQueue
 from leveret.broker.model.deduplication import window_of_queue
+from leveret.broker.model.priorities import PriorityBacklog
 from leveret.broker.model.queue import Queue
 from leveret.broker.model.stream import Stream
 
 if TYPE_CHECKING:
     from leveret.broker.model.arguments import QueueArguments
     from leveret.broker.model.connection import Connection
+    from leveret.broker.model.queue_ids import QueueIds
     from leveret.broker.model.turn import Turn
 
 
@@ -25,6 +27,7 @@ def make_queue(
     owner: Connection | None,
     auto_delete: bool,
     arguments: QueueArguments,
+    queue_ids: QueueIds,
 ) -> Queue:
     """Make a queue that has nothing in it yet.
 
@@ -37,12 +40,20 @@ def make_queue(
         owner: the connection it is exclusive to.
         auto_delete: deleted when its last consumer goes.
         arguments: of its declaration, under the policies that match.
+        queue_ids: has promised as many more ids as the queue has priorities beside the lowest.
     """
     if arguments.queue_type == STREAM:
         return Stream(turn, vhost_name, name, queue_id, arguments)
     window = window_of_queue(arguments.table)
     if window is not None:
-        return DeduplicatingQueue(
+        queue: Queue = DeduplicatingQueue(
             turn, vhost_name, name, queue_id, durable, owner, auto_delete, arguments, window
         )
-    return Queue(turn, vhost_name, name, queue_id, durable, owner, auto_delete, arguments)
+    else:
+        queue = Queue(turn, vhost_name, name, queue_id, durable, owner, auto_delete, arguments)
+    if arguments.max_priority is not None:
+        is_timed = arguments.message_ttl_ms is not None
+        queue.backlog = PriorityBacklog(
+            queue, turn, queue_id, durable, is_timed, arguments.max_priority, queue_ids
+        )
+    return queue

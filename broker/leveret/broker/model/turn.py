@@ -80,6 +80,7 @@ class Turn:
         "due",
         "durable",
         "last_definition_batch",
+        "levels",
         "load_generation",
         "loads",
         "memory_bytes",
@@ -111,6 +112,7 @@ class Turn:
         self.delay_loads: dict[Delay, None] = {}  # those whose next messages are to be read back
         self.writing_delays: dict[Delay, None] = {}  # those with messages that are not yet durable
         self.released: Message | None = None  # that has waited in an exchange, and is being routed
+        self.levels: dict[int, Queue] = {}  # queues with priorities, by the ids of all levels but the lowest
         self.windows: dict[int, Window] = {}  # keys of deduplication, by queue id
         self.due: list[tuple[int, int]] = []  # heap: when to look at a delay (ms), its queue id
         self.deadlines: list[

@@ -396,8 +396,9 @@ class VHost:
         parsed = self.policies.queue_arguments(name, parsed)
         durable = durable and not exclusive
         owner = connection if exclusive else None
+        queue_id = self._queue_ids.allocate(parsed.max_priority or 0)
         queue = make_queue(
-            self.turn, self.name, name, self._queue_ids.allocate(), durable, owner, auto_delete, parsed
+            self.turn, self.name, name, queue_id, durable, owner, auto_delete, parsed, self._queue_ids
         )
         self._add_queue(queue)
         if exclusive:
@@ -579,10 +580,18 @@ class VHost:
             stored.name, self.name, arguments, durable=True, exclusive=False, auto_delete=stored.auto_delete
         )
         parsed = self.policies.queue_arguments(stored.name, parsed)
+        self._queue_ids.reserve(stored.queue_id, parsed.max_priority or 0)
         queue = make_queue(
-            self.turn, self.name, stored.name, stored.queue_id, True, None, stored.auto_delete, parsed
+            self.turn,
+            self.name,
+            stored.name,
+            stored.queue_id,
+            True,
+            None,
+            stored.auto_delete,
+            parsed,
+            self._queue_ids,
         )
-        self._queue_ids.reserve(stored.queue_id)
         self._add_queue(queue)
         queue.restore(
             stored.messages,

@@ -18,6 +18,7 @@ from leveret.broker.logs import Throttle, get_logger
 from leveret.broker.model.authority import Authority, NoSuchVHost
 from leveret.broker.model.dead_lettering import publish_dead_letter
 from leveret.broker.model.delay import NEAR_BYTES, NEAR_MESSAGES
+from leveret.broker.model.priorities import PriorityBacklog
 from leveret.broker.model.queue_ids import QueueIds
 from leveret.broker.model.replies import Replies
 from leveret.broker.model.stream import Stream
@@ -152,6 +153,10 @@ class Node:
             self.vhosts[kept.vhost].restore_exchange_queue(kept)
         for queue in snapshot.queues:
             self.vhosts[queue.vhost].restore_queue(queue)
+        for level in snapshot.priority_levels:
+            owner = self._queue_by_id(level.of)
+            if owner is not None and isinstance(owner.backlog, PriorityBacklog):
+                owner.backlog.restore_level(level)
         for key in snapshot.keys:
             window = self.turn.windows.get(key.queue_id)
             if window is not None:
@@ -548,7 +553,7 @@ class Node:
             queue = vhost.queues_by_id.get(queue_id)
             if queue is not None:
                 return queue
-        return None
+        return self.turn.levels.get(queue_id)
 
     def _store_failed(self, error: StoreError) -> None:
         """The disk cannot be trusted any more: confirm nothing, say so, stop."""
