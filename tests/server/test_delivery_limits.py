@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from ..peer import Content
 
 QUORUM: dict[str, object] = {"x-queue-type": "quorum"}
-TO_DEAD: dict[str, object] = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "dead"}
 Counts = tuple[Field | None, Field | None]
 NONE: Counts = (None, None)
 
@@ -227,7 +226,7 @@ def test_a_limit_of_nought_allows_one_delivery() -> None:
 
 
 def test_such_a_message_is_dead_lettered() -> None:
-    channel = counting(x_delivery_limit=1, **{name.replace("-", "_"): v for name, v in TO_DEAD.items()})
+    channel = counting(None, x_delivery_limit=1, x_dead_letter_exchange="", x_dead_letter_routing_key="dead")
     channel.declare("dead")
     reject(channel)
     reject(channel)

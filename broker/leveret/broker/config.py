@@ -159,6 +159,15 @@ class Settings:
         int,
         Setting("amqp.consumers_per_channel", Integer(1, 10**6), "Consumers that a channel can have."),
     ] = 10_000
+    consumer_timeout_s: Annotated[
+        float,
+        Setting(
+            "amqp.consumer_timeout_s",
+            Seconds(0, 315_360_000, zero="0: none"),
+            "Time for which a delivery may stay unacked; then its channel is closed with 406. RabbitMQ has"
+            " 1800. Queues and consumers may have their own.",
+        ),
+    ] = 0.0
     nacks_count: Annotated[
         bool,
         Setting(

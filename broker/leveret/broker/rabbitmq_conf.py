@@ -35,6 +35,7 @@ KEYS: Final[dict[str, tuple[str, Kind[object] | None]]] = {
     "max_message_size": ("max_message_bytes", None),
     "handshake_timeout": ("handshake_timeout_s", Milliseconds(Seconds(0.1, 3600))),
     "consumer_max_per_channel": ("consumers_per_channel", None),
+    "consumer_timeout": ("consumer_timeout_s", Milliseconds(Seconds(0, 315_360_000, zero="0: none"))),
     "default_user": ("default_user", None),
     "default_pass": ("default_password", None),
     "default_vhost": ("default_vhost", None),
@@ -57,7 +58,7 @@ OTHER_KEYS: Final = {
 _FOREIGN_TEXT: Final = """
 advertised_ amqp1_0 anonymous_login_ auth_ auto_delete_ background_gc_ channel_max_per_node
 channel_operation_timeout channel_tick_interval classic_queue cluster_ collect_statistics
-consumer_timeout connection_max credential_validator credit_flow default_consumer_prefetch default_limits
+connection_max credential_validator credit_flow default_consumer_prefetch default_limits
 default_permissions default_policies default_queue_type default_user_tags default_users definitions
 delegate_count deprecated_features dead_letter_worker disk_free_limit distribution erlang
 feature_flags federation heartbeat_ hipe_ kernel listeners.ssl load_definitions log log. management

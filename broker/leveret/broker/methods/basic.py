@@ -308,6 +308,7 @@ def basic_get(channel: Channel, method: commands.Basic.Get) -> None:
     channel.next_delivery_tag = tag + 1
     if not method.no_ack:
         channel.unacked[tag] = entry
+        channel.turn.watches.watch(queue, None, channel)
     outbox = channel.outbox
     ready = min(queue.messages_ready, COUNT_MAX)
     outbox.write(
@@ -346,6 +347,8 @@ def basic_consume(channel: Channel, method: commands.Basic.Consume) -> None:
     queue.admit(consumer)
     channel.consumers[tag] = consumer
     queue.add_consumer(consumer)
+    if not method.no_ack:
+        channel.turn.watches.watch(queue, consumer, channel)
     if not method.nowait:
         reply = make(commands.Basic.ConsumeOk, consumer_tag=tag)
         if queue.spares_what_is_taken:

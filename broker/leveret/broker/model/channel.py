@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from leveret.broker.model.backlog import Entry
     from leveret.broker.model.connection import Connection
     from leveret.broker.model.consumer import Consumer
+    from leveret.broker.model.consumer_timeout import Watch
     from leveret.broker.model.publish import Publish
     from leveret.broker.model.queue import Queue
     from leveret.broker.model.turn import Turn
@@ -81,6 +82,7 @@ class Channel:
         "transaction",
         "turn",
         "unacked",
+        "watch",
     )
 
     def __init__(self, connection: Connection, number: int) -> None:
@@ -105,6 +107,7 @@ class Channel:
         self.reply_name: str = ""  # the name its replies are sent to
         self.reply_prefix: bytes = b""  # what begins its deliveries
         self._first_served: int = 0  # of the consumers that share room, as of the last time
+        self.watch: Watch | None = None  # where there is a timeout for acks
         self._oldest_tag: int = 1  # no tag below is outstanding
 
     @property

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 from pamqp import commands
 
+from leveret.broker.model.arguments import X_CONSUMER_TIMEOUT
 from leveret.broker.model.queue import DELIVER_MAX
 from leveret.protocol.frames import deliver_prefix
 from leveret.protocol.methods import make
+from leveret.protocol.tables import integer
 
 if TYPE_CHECKING:
     from leveret.broker.model.channel import Channel
@@ -29,6 +31,7 @@ class Consumer:
         "priority",
         "queue",
         "tag",
+        "timeout_ms",
         "unacked_count",
     )
 
@@ -52,6 +55,7 @@ class Consumer:
         self.prefetch_count: int = (
             channel.prefetch_count
         )  # the channel's at this moment; a later change is for others
+        self.timeout_ms: int | None = integer(arguments, X_CONSUMER_TIMEOUT) if arguments else None
         self.unacked_count: int = 0
         self.prefix: bytes = deliver_prefix(tag)
 

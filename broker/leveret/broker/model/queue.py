@@ -118,6 +118,8 @@ class Queue:
         self.may_refuse = self._is_limited and arguments.overflow != DROP_HEAD
         if arguments.expires_ms != expires_before:
             self.touch()
+        for consumer in self.consumers:
+            self.turn.watches.watch(self, consumer, consumer.channel)
         self.drop_over_limit()
         self.turn.touched[self] = None
 

@@ -12,6 +12,7 @@ from collections import deque
 from heapq import heappush
 from typing import TYPE_CHECKING, Final
 
+from leveret.broker.model.consumer_timeout import Watches
 from leveret.storage.changes import Batch, Definition
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ class Turn:
         "released",
         "touched",
         "unwritten_bytes",
+        "watches",
         "windows",
         "writing_delays",
     )
@@ -113,6 +115,7 @@ class Turn:
         self.writing_delays: dict[Delay, None] = {}  # those with messages that are not yet durable
         self.released: Message | None = None  # that has waited in an exchange, and is being routed
         self.levels: dict[int, Queue] = {}  # queues with priorities, by the ids of all levels but the lowest
+        self.watches: Watches = Watches()  # channels with a timeout for acks
         self.windows: dict[int, Window] = {}  # keys of deduplication, by queue id
         self.due: list[tuple[int, int]] = []  # heap: when to look at a delay (ms), its queue id
         self.deadlines: list[

@@ -97,6 +97,7 @@ class Node:
         now_ms = clock_ms()
         self.turn = Turn(now_ms, Random(now_ms).randrange)
         self.turn.nacks_count = settings.nacks_count
+        self.turn.watches.default_ms = int(settings.consumer_timeout_s * 1000)
         self.to_flush: list[Outbox] = []
         self.authority = Authority(self.turn, token, frozenset(settings.loopback_users))
         self.tuning = Tuning(settings.channel_max, settings.frame_max, settings.heartbeat_s)
@@ -588,8 +589,17 @@ class Node:
                 continue
             if queue.look_at_deadlines():
                 self.vhosts[queue.vhost_name].delete_queue(queue)
-
+        if self.turn.watches:
+            self._close_late_channels()
         self._route_due()
+
+    def _close_late_channels(self) -> None:
+        """Close channels on which deliveries have been unacked for too long."""
+        for channel, error in self.turn.watches.late(self.turn.now_ms):
+            for session in self.sessions:
+                if session.connection is channel.connection:
+                    session.close_channel(channel, error)
+                    break
 
     def _route_due(self) -> None:
         """Route the messages whose time in an exchange is over, as fast as the store can follow."""
@@ -617,6 +627,8 @@ class Node:
         due = [heap[0][0] for heap in (self._timers, self.turn.deadlines) if heap]
         if self.turn.due:
             due.append(self.turn.due[0][0])
+        if self.turn.watches:
+            due.append(self.turn.watches.next_ms)
         return min(due) if due else None
 
     def shrink(self) -> None:

@@ -400,27 +400,37 @@ class Session:
             return
         channel = connection.channels.get(number)
         if isinstance(error, ChannelException) and channel is not None:
-            self.node.log.warning(
-                "channel closed by an error", connection=self.name, channel=number, error=str(error)
-            )
-            self._reader.discard_channel(number)
-            self._close_channel(connection, channel)
-            connection.send(
-                number,
-                make(
-                    commands.Channel.Close,
-                    reply_code=error.reply_code,
-                    reply_text=error.reply_text,
-                    class_id=error.class_id,
-                    method_id=error.method_id,
-                ),
-            )
+            self.close_channel(channel, error)
             return
         self.node.log.warning("connection closed by an error", connection=self.name, error=str(error))
         self.close(error)
         if self._reader.is_lost:
             self._is_deaf = True
             self._set_deadline(FAREWELL_MS)
+
+    def close_channel(self, channel: Channel, error: ChannelException) -> None:
+        """Close one channel because of an error, and say why."""
+        connection = self.connection
+        if connection is None or channel.is_closed:
+            return
+        number = channel.number
+        self.node.log.warning(
+            "channel closed by an error", connection=self.name, channel=number, error=str(error)
+        )
+        if self._retry is not None and self._retry.channel == number:
+            self._retry = None
+        self._reader.discard_channel(number)
+        self._close_channel(connection, channel)
+        connection.send(
+            number,
+            make(
+                commands.Channel.Close,
+                reply_code=error.reply_code,
+                reply_text=error.reply_text,
+                class_id=error.class_id,
+                method_id=error.method_id,
+            ),
+        )
 
     def _fail_handshake(self, error: AMQPException) -> None:
         """End a connection that is not open. RabbitMQ is silent in most cases; a reason is kinder."""
