@@ -349,6 +349,7 @@ def basic_consume(channel: Channel, method: commands.Basic.Consume) -> None:
     queue.add_consumer(consumer)
     if not method.no_ack:
         channel.turn.watches.watch(queue, consumer, channel)
+    channel.turn.events.consumer_created(consumer)
     if not method.nowait:
         reply = make(commands.Basic.ConsumeOk, consumer_tag=tag)
         if queue.spares_what_is_taken:

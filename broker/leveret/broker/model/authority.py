@@ -19,6 +19,7 @@ from leveret.broker.access import (
     password_matches,
     refusal,
 )
+from leveret.broker.model.events import BY
 from leveret.broker.model.grants import Grants, TopicRights
 from leveret.broker.model.patterns import Automaton, compile_regex
 from leveret.protocol.errors import LoginRefused
@@ -203,6 +204,7 @@ class Authority:
             raise UserExists(name)
         self.users[name] = User(name, hash_password(password, self._salt()), tags=tags)
         self._save(self.users[name])
+        self._tell("user.created", name=name)
 
     def delete_user(self, name: str) -> User:
         """Delete a user and its permissions. Its connections are the caller's to close.
@@ -218,6 +220,7 @@ class Authority:
             del self.topic_permissions[key]
         self._forget_grants(0, name)
         self._turn.define(UserDeleted(name))
+        self._tell("user.deleted", name=name)
         return user
 
     def set_password(self, name: str, password: str) -> None:
@@ -230,6 +233,7 @@ class Authority:
         user.password_hash = hash_password(password, self._salt())
         user.hashing_algorithm = SHA_256
         self._save(user)
+        self._tell("user.password.changed" if password else "user.password.cleared", name=name)
 
     def set_password_hash(self, name: str, password_hash: str, hashing_algorithm: str) -> None:
         """Give a user the password that another broker kept.
@@ -244,6 +248,7 @@ class Authority:
         user.password_hash = password_hash
         user.hashing_algorithm = hashing_algorithm
         self._save(user)
+        self._tell("user.password.changed", name=name)
 
     def set_tags(self, name: str, tags: tuple[str, ...]) -> None:
         """Replace a user's tags.
@@ -254,6 +259,7 @@ class Authority:
         user = self.user(name)
         user.tags = tuple(dict.fromkeys(tags))
         self._save(user)
+        self._tell("user.tags.set", tags=list(user.tags), name=name)
 
     def set_limits(self, name: str, limits: dict[str, int]) -> None:
         """Replace a user's limits.
@@ -264,6 +270,12 @@ class Authority:
         user = self.user(name)
         user.limits = limits
         self._save(user)
+        whose = {"username": name, BY: self._turn.actor, "name": "limits"}
+        events = self._turn.events
+        events.tell("user.limits.set" if limits else "user.limits.cleared", {**limits, **whose})
+
+    def _tell(self, key: str, **values: object) -> None:
+        self._turn.events.tell(key, values)
 
     def _save(self, user: User) -> None:
         self._turn.define(
@@ -295,6 +307,8 @@ class Authority:
         self.permissions[name, vhost_name] = permission
         self._refresh((name, vhost_name))
         self._turn.define(permission)
+        rights = {"read": read, "write": write, "configure": configure}
+        self._tell("permission.created", **rights, vhost=vhost_name, user=name)
 
     def clear_permissions(self, name: str, vhost_name: str) -> None:
         """Take a user's access to a vhost away, if it had any.
@@ -306,6 +320,7 @@ class Authority:
         if self.permissions.pop((name, vhost_name), None) is not None:
             self._refresh((name, vhost_name))
             self._turn.define(PermissionCleared(name, vhost_name))
+            self._tell("permission.deleted", vhost=vhost_name, user=name)
 
     def set_topic_permissions(self, name: str, vhost_name: str, exchange: str, write: str, read: str) -> None:
         """Restrict a user's routing and binding keys at a topic exchange.
@@ -321,6 +336,8 @@ class Authority:
         self.topic_permissions.setdefault((name, vhost_name), {})[exchange] = permission
         self._refresh((name, vhost_name))
         self._turn.define(permission)
+        where = {"exchange": exchange, "vhost": vhost_name, "user": name}
+        self._tell("topic.permission.created", read=read, write=write, **where)
 
     def clear_topic_permissions(self, name: str, vhost_name: str, exchange: str | None = None) -> None:
         """Lift the restriction at an exchange, or at all.
@@ -337,11 +354,13 @@ class Authority:
         if not topics:
             self.topic_permissions.pop(key, None)
         self._refresh(key)
+        self._tell("topic.permission.deleted", vhost=vhost_name, user=name)
 
     def vhost_deleted(self, vhost_name: str) -> None:
         """Forget all permissions in a vhost; the store does so by itself."""
         for key in [key for key in self.permissions if key[1] == vhost_name]:
             del self.permissions[key]
+            self._tell("permission.deleted", vhost=vhost_name, user=key[0])
         for key in [key for key in self.topic_permissions if key[1] == vhost_name]:
             del self.topic_permissions[key]
         self._forget_grants(1, vhost_name)

@@ -115,6 +115,11 @@ class Channel:
         """The vhost of its connection."""
         return self.connection.vhost
 
+    @property
+    def pid(self) -> str:
+        """What stands for it in lists and events."""
+        return f"{self.connection.pid[:-2]}{self.number}>"
+
     def send(self, method: Frame) -> None:
         """Send a method without content."""
         self.connection.send(self.number, method)

@@ -38,6 +38,7 @@ class Connection:
         "is_counted",
         "name",
         "outbox",
+        "pid",
         "turn",
         "user",
         "vhost",
@@ -49,6 +50,7 @@ class Connection:
     ) -> None:
         self.turn = turn
         self.name = name  # peer -> server, as RabbitMQ shows it
+        self.pid: str = ""  # what stands for it in lists and events
         self.outbox = outbox
         self.user = user
         self.vhost = vhost

@@ -13,6 +13,7 @@ from heapq import heappush
 from typing import TYPE_CHECKING, Final
 
 from leveret.broker.model.consumer_timeout import Watches
+from leveret.broker.model.events import INTERNAL, Events
 from leveret.storage.changes import Batch, Definition
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class Turn:
 
     __slots__ = (
         "_armed",
+        "actor",
         "batch",
         "chance",
         "confirming",
@@ -80,6 +82,7 @@ class Turn:
         "delays",
         "due",
         "durable",
+        "events",
         "last_definition_batch",
         "levels",
         "load_generation",
@@ -106,6 +109,8 @@ class Turn:
         self.touched: dict[Queue, None] = {}  # queues that may have something to deliver, in order
         self.confirming: dict[Channel, None] = {}  # channels with publishes to confirm
         self.dead_letters: deque[DeadLetter] = deque()
+        self.actor: str = INTERNAL  # who does what is done now: a user, or the broker; for events
+        self.events: Events = Events(self)
         self.own_messages: deque[OwnMessage] = deque()  # that the broker itself publishes
         self.own_messages_dropped: int = 0  # for want of room, since somebody looked
         self.load_generation: int = 0  # highest given to a queue

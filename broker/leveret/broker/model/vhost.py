@@ -13,6 +13,7 @@ from leveret.broker.model.arguments import (
     QueueArguments,
     check_equivalent_queue,
 )
+from leveret.broker.model.events import EVENT_EXCHANGE, INTERNAL
 from leveret.broker.model.exchange import (
     EXCHANGE_TYPES,
     Exchange,
@@ -66,6 +67,8 @@ PREDECLARED: Final = (
     ("amq.match", "headers", False),
     (TRACE_EXCHANGE, "topic", True),
 )  # name, type, internal; all are durable
+LOG_EXCHANGE: Final = "amq.rabbitmq.log"
+SYSTEM_EXCHANGES: Final = (EVENT_EXCHANGE, LOG_EXCHANGE)  # in the vhost that the settings name; as the last
 VHOST_LIMITS: Final = "vhost-limits"
 MAX_QUEUES: Final = "max-queues"
 NAME_BYTES: Final = 16  # of randomness in a name made by the server
@@ -209,6 +212,7 @@ class VHost:
             exchange.equip(self.turn, queue_id)
             if durable:
                 self.turn.define(ExchangeQueueDeclared(queue_id, self.name, name))
+        self.turn.events.exchange_created(exchange)
 
     def delete_exchange(self, name: str, if_unused: bool, grants: Grants) -> None:
         """Delete an exchange and its bindings, if it is there.
@@ -228,12 +232,13 @@ class VHost:
             raise PreconditionFailed(f"exchange '{name}' in vhost '{self.name}' in use")
         removed = self._topology.delete(exchange)
         removed.exchanges.append(exchange)
-        self._note_removed(removed)
+        self._note_removed(removed, self.turn.actor)
 
-    def _note_removed(self, removed: Removed) -> None:
+    def _note_removed(self, removed: Removed, by: str) -> None:
         if removed.bindings or removed.exchanges:
             self.router.routes.clear()
         for binding in removed.bindings:
+            self.turn.events.binding_changed(binding, False, by)
             if _is_durable(binding):
                 self.turn.define(self._unbound(binding))
         for exchange in removed.exchanges:
@@ -241,6 +246,7 @@ class VHost:
             if exchange.durable:
                 self.turn.define(ExchangeDeleted(self.name, exchange.name))
             self._empty_exchange(exchange)
+            self.turn.events.exchange_deleted(exchange)
 
     def _empty_exchange(self, exchange: Exchange) -> None:
         """Delete what an exchange keeps, with it."""
@@ -279,6 +285,7 @@ class VHost:
         binding = self._topology.bind(exchange, end, binding_key, arguments)
         if binding is not None:
             self.router.routes.clear()
+            self.turn.events.binding_changed(binding, True, self.turn.actor)
             if isinstance(exchange.matcher, RecentHistoryMatcher):
                 self._replay(list(exchange.matcher.history), end)
             if _is_durable(binding):
@@ -335,7 +342,8 @@ class VHost:
             return
         if isinstance(end, Queue) and exchange.has(end, binding_key, arguments):
             self._require_owner(end, connection, end.owner is not None)
-        self._note_removed(self._topology.unbind(exchange, end, binding_key, arguments))
+        removed = self._topology.unbind(exchange, end, binding_key, arguments)
+        self._note_removed(removed, self.turn.actor)
 
     def _unbound(self, binding: Binding) -> Unbound:
         return Unbound(
@@ -405,6 +413,7 @@ class VHost:
             connection.exclusive_queues[queue] = None
         if durable:
             self.turn.define(QueueDeclared(queue.id, self.name, name, auto_delete, encode_table(arguments)))
+        self.turn.events.queue_created(queue)
         return queue
 
     def _require_room_for_queue(self, name: str) -> None:
@@ -447,19 +456,26 @@ class VHost:
         """
         del self.queues[queue.name]
         del self.queues_by_id[queue.id]
-        self._note_removed(self._topology.delete(queue))
+        for consumer in queue.consumers:
+            self.turn.events.consumer_deleted(consumer)
+        self._note_removed(self._topology.delete(queue), INTERNAL)
         if queue.owner is not None:
             queue.owner.exclusive_queues.pop(queue, None)
         count = queue.deleted()
         if queue.durable:
             self.turn.last_definition_batch = self.turn.batch.number
         self._queue_ids.release(queue.id, self.turn.batch.number if queue.is_stored else 0)
+        self.turn.events.queue_deleted(queue)
         return count
 
     def remove_consumer(self, consumer: Consumer) -> None:
         """Stop serving a consumer, and delete its queue if it goes with its last consumer."""
         queue = consumer.queue
-        if not queue.is_deleted and queue.remove_consumer(consumer):
+        if queue.is_deleted:
+            return
+        self.turn.events.consumer_deleted(consumer)
+        if queue.remove_consumer(consumer):
+            self.turn.actor = INTERNAL
             self.delete_queue(queue)
 
     def expire_queue(self, queue: Queue) -> None:
@@ -470,14 +486,23 @@ class VHost:
         """Let go of all queues and exchanges; the store does so when it is told that the vhost is gone."""
         for queue in list(self.queues.values()):
             queue.deleted_with_vhost()
+            self.turn.events.queue_deleted(queue)
             self._queue_ids.release(queue.id, self.turn.batch.number if queue.is_stored else 0)
         for exchange in self.exchanges.values():
             self._empty_exchange(exchange)
+            self.turn.events.exchange_deleted(exchange)
         self.queues.clear()
         self.queues_by_id.clear()
         self.exchanges.clear()
         self.router.routes.clear()
         self._topology = Topology()
+
+    def system_exchange(self, name: str) -> Exchange:
+        """Return an exchange that the broker itself publishes to; it is made if it is not there."""
+        exchange = self.exchanges.get(name)
+        if exchange is None:
+            exchange = self.exchanges[name] = Exchange(self.name, name, "topic", durable=True, internal=True)
+        return exchange
 
     def trace(self, node_name: str) -> None:
         """Begin to copy what is published and delivered to the exchange of traces."""
@@ -495,9 +520,12 @@ class VHost:
 
     def set_policy(self, kind: str, policy: Policy) -> None:
         """Set a policy or an operator policy that has been validated; it holds at once."""
+        before = self._policies_of_queues(kind)
         self.policies.set(kind, policy)
         self._apply_policies()
         self.turn.define(ParameterSet(self.name, kind, policy.name, policy.to_json()))
+        self._tell_of_policies(kind, before)
+        self.turn.events.policy_changed(self.name, policy, True, kind == OPERATOR_POLICY)
 
     def clear_policy(self, kind: str, name: str) -> bool:
         """Clear a policy or an operator policy.
@@ -505,21 +533,43 @@ class VHost:
         Returns:
             whether it was there.
         """
-        if not self.policies.clear(kind, name):
+        policy = self.policies.by_name[kind].get(name)
+        if policy is None:
             return False
+        before = self._policies_of_queues(kind)
+        self.policies.clear(kind, name)
         self._apply_policies()
         self.turn.define(ParameterCleared(self.name, kind, name))
+        self._tell_of_policies(kind, before)
+        self.turn.events.policy_changed(self.name, policy, False, kind == OPERATOR_POLICY)
         return True
+
+    def _policies_of_queues(self, kind: str) -> dict[Queue, Policy | None]:
+        """Return which policy of a kind applies to each queue, if somebody wants to know."""
+        if not self.turn.events.are_wanted:
+            return {}
+        return {queue: self._policy_of(queue, kind) for queue in self.queues.values()}
+
+    def _policy_of(self, queue: Queue, kind: str) -> Policy | None:
+        applied = self.policies.applied(queue.name, queue.arguments.queue_type)
+        return applied.policy if kind == POLICY else applied.operator_policy
+
+    def _tell_of_policies(self, kind: str, before: dict[Queue, Policy | None]) -> None:
+        for queue, policy in before.items():
+            if policy != (now := self._policy_of(queue, kind)):
+                self.turn.events.queue_policy_changed(queue, now)
 
     def set_limits(self, limits: dict[str, int]) -> None:
         """Replace the limits."""
         self.limits = limits
         self.turn.define(ParameterSet(self.name, VHOST_LIMITS, "limits", json.dumps(limits, sort_keys=True)))
+        self.turn.events.vhost_limits_changed(self.name, limits)
 
     def clear_limits(self) -> None:
         """Have no limits any more."""
         self.limits = {}
         self.turn.define(ParameterCleared(self.name, VHOST_LIMITS, "limits"))
+        self.turn.events.vhost_limits_changed(self.name, {})
 
     def restore_parameter(self, stored: ParameterSet) -> None:
         """Bring back a policy or the limits; before the queues."""
@@ -603,6 +653,9 @@ class VHost:
 
     def restore_binding(self, stored: Bound) -> None:
         """Bring back a binding between durable ends."""
+        for name in (stored.source, stored.destination):
+            if name in SYSTEM_EXCHANGES:  # it is there also while nobody publishes to it
+                self.system_exchange(name)
         end: Destination = (
             self.exchanges[stored.destination] if stored.to_exchange else self.queues[stored.destination]
         )

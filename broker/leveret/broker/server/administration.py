@@ -18,6 +18,7 @@ from leveret.broker.model.authority import (
     NoSuchVHost,
     UserExists,
 )
+from leveret.broker.model.events import BY_CTL
 from leveret.broker.model.policies import ALL, OPERATOR_POLICY, POLICY, make_policy, shown
 from leveret.broker.model.vhost import MAX_QUEUES
 from leveret.broker.server.listings import (
@@ -105,6 +106,7 @@ def answer(node: Node, request: dict[str, Any]) -> Answer:
     Returns:
         what the command is told, see control_socket.py.
     """
+    node.turn.actor = BY_CTL
     try:
         result = _verb(request)(Call(node, request))
     except Refusal as refusal:
@@ -510,6 +512,7 @@ def _delete_queue(call: Call) -> Answer:
         what = "in use" if error.text.endswith("in use") else "not empty"
         raise Refusal(f"Error:\nQueue is {what}", EX_USAGE) from None
     cancelled = list(queue.consumers)
+    call.node.turn.actor = "cli_user"  # as RabbitMQ
     count = vhost.delete_queue(queue)
     for consumer in cancelled:
         consumer.cancelled_by_broker()

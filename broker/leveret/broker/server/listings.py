@@ -54,7 +54,7 @@ def _value(field: Field) -> object:
 
 def connection_pid(session: Session) -> str:
     """Return what stands for a connection in lists."""
-    return f"<leveret.{session.number}.0>"
+    return session.pid
 
 
 def channel_pid(session: Session, channel: Channel) -> str:

@@ -18,6 +18,7 @@ from leveret.broker.logs import Throttle, get_logger
 from leveret.broker.model.authority import Authority, NoSuchVHost
 from leveret.broker.model.dead_lettering import publish_dead_letter
 from leveret.broker.model.delay import NEAR_BYTES, NEAR_MESSAGES
+from leveret.broker.model.events import BY, EVENT_EXCHANGE, INTERNAL
 from leveret.broker.model.priorities import PriorityBacklog
 from leveret.broker.model.queue_ids import QueueIds
 from leveret.broker.model.replies import Replies
@@ -25,6 +26,7 @@ from leveret.broker.model.stream import Stream
 from leveret.broker.model.turn import Turn
 from leveret.broker.model.vhost import VHost
 from leveret.broker.server.committer import Answer, DueRequest, Failed, Loaded, LoadRequest, Written
+from leveret.broker.server.connection_events import connection_closed
 from leveret.broker.server.session import Session
 from leveret.broker.version import version
 from leveret.protocol.errors import InternalError
@@ -198,15 +200,34 @@ class Node:
     ) -> None:
         """Create a vhost; if it is there, only give it this description and so on."""
         record = VHostAdded(name, description, tags, default_queue_type)
+        events = self.turn.events
         if name in self.vhosts:
+            if tags != self.vhosts[name].tags:
+                events.tell("vhost.tags.set", {BY: self.turn.actor, "tags": tags, "name": name})
             self._describe_vhost(record)
         else:
             self._make_vhost(record)
+            for exchange in self.vhosts[name].exchanges.values():
+                events.exchange_created(exchange)
+            events.tell("vhost.created", self._about(record))
         self.turn.define(record)
+
+    def _about(self, record: VHostAdded) -> dict[str, object]:
+        return {
+            "tags": ",".join(record.tags),
+            "description": record.description,
+            BY: self.turn.actor,
+            "cluster_state": {self.name: "running"},
+            "tracing": False,
+            "default_queue_type": record.default_queue_type or "undefined",
+            "name": record.name,
+        }
 
     def _make_vhost(self, record: VHostAdded) -> None:
         self.vhosts[record.name] = VHost(self.turn, record.name, self._queue_ids, self._replies, self._token)
         self._describe_vhost(record)
+        if record.name == self.settings.default_vhost:
+            self.turn.events.begin(record.name, self.vhosts[record.name].system_exchange(EVENT_EXCHANGE))
 
     def _describe_vhost(self, record: VHostAdded) -> None:
         vhost = self.vhosts[record.name]
@@ -229,6 +250,9 @@ class Node:
         vhost.delete_everything()
         self.authority.vhost_deleted(name)
         self.turn.define(VHostDeleted(name))
+        if name == self.settings.default_vhost:
+            self.turn.events.begin("", None)
+        self.turn.events.tell("vhost.deleted", {"name": name})
 
     def delete_user(self, name: str) -> None:
         """Delete a user, and close its connections.
@@ -307,6 +331,7 @@ class Node:
 
     def session_closed(self, session: Session) -> None:
         """Forget a session whose socket is closed."""
+        connection_closed(session)
         if session.is_counted:
             self.logged_in(session)
         self.sessions.pop(session, None)
@@ -367,6 +392,8 @@ class Node:
         """
         if is_on == (resource in self.alarms):
             return
+        alarm = {"node": self.name, "source": resource}
+        self.turn.events.tell("alarm.set" if is_on else "alarm.cleared", alarm)
         if is_on:
             self.alarms[resource] = None
             self.is_watchful = True
@@ -588,6 +615,7 @@ class Node:
             if queue.is_deleted or queue.armed_at_ms != at_ms:
                 continue
             if queue.look_at_deadlines():
+                self.turn.actor = INTERNAL
                 self.vhosts[queue.vhost_name].delete_queue(queue)
         if self.turn.watches:
             self._close_late_channels()

@@ -26,8 +26,10 @@ from leveret.broker.methods.basic import basic_publish, basic_settle
 from leveret.broker.methods.tracing import publish_traced
 from leveret.broker.model.channel import Channel
 from leveret.broker.model.connection import Connection
+from leveret.broker.model.events import INTERNAL
 from leveret.broker.model.queue import NotInMemoryError
 from leveret.broker.server.admission import admit
+from leveret.broker.server.connection_events import connection_created, logged_in
 from leveret.broker.server.heartbeats import Heartbeats
 from leveret.protocol import handshake, sasl
 from leveret.protocol.connection import FrameReader
@@ -78,7 +80,6 @@ class Session:
     __slots__ = (
         "_auth_failure_close",
         "_channel_of_event",
-        "_client_properties",
         "_deadline_ms",
         "_heartbeats",
         "_is_choked",
@@ -89,6 +90,7 @@ class Session:
         "_tells_blocked",
         "_tuned_channel_max",
         "address",
+        "client_properties",
         "connection",
         "is_blocked",
         "is_counted",
@@ -130,7 +132,7 @@ class Session:
         self._reader = FrameReader(node.settings.max_message_bytes)
         self.user: User | None = None  # once it has logged in
         self._tuned_channel_max: int = 0
-        self._client_properties: Table = {}
+        self.client_properties: Table = {}
         self._auth_failure_close: bool = False
         self._retry: Event | None = None  # an event whose handling waits
         self._channel_of_event: int = 0
@@ -140,6 +142,11 @@ class Session:
         # Milliseconds; 0 for none.
         self._deadline_ms: int = node.turn.now_ms + int(node.settings.handshake_timeout_s * 1000)
         self._heartbeats = Heartbeats()
+
+    @property
+    def pid(self) -> str:
+        """What stands for the connection in lists and events."""
+        return f"<leveret.{self.number}.0>"
 
     # -- what the loop calls
 
@@ -327,6 +334,7 @@ class Session:
                 number, make(commands.Channel.CloseOk)
             )  # both sides closed it; its close-ok comes yet
         elif isinstance(method, commands.Channel.Open):
+            self.node.turn.actor = connection.user.name
             self._open_channel(connection, number, method)
         elif channel is None:
             raise ChannelNotOpen("expected 'channel.open'", class_id(method), method_id(method))
@@ -338,6 +346,7 @@ class Session:
             handler = HANDLERS.get(type(method))
             if handler is None:
                 raise CommandInvalid("unimplemented method", class_id(method), method_id(method))
+            self.node.turn.actor = connection.user.name
             self.node.catch_up()  # what came before may be seen by this method
             try:
                 handler(channel, method)
@@ -365,8 +374,9 @@ class Session:
                 f" of ({user.limits[MAX_CHANNELS]})"
             )
         user.channel_count += 1
-        connection.channels[number] = Channel(connection, number)
+        channel = connection.channels[number] = Channel(connection, number)
         self._reader.open_channel(number)
+        self.node.turn.events.channel_created(channel)
         connection.send(number, make(commands.Channel.OpenOk))
 
     def _close_channel(self, connection: Connection, channel: Channel) -> None:
@@ -381,8 +391,10 @@ class Session:
         consumers = list(channel.consumers.values())
         channel.consumers.clear()
         channel.requeue_all()
+        self.node.turn.actor = INTERNAL
         for consumer in consumers:
             connection.vhost.remove_consumer(consumer)
+        self.node.turn.events.channel_closed(channel)
 
     # -- errors and the end
 
@@ -480,6 +492,7 @@ class Session:
         for number in list(connection.channels):
             self._reader.discard_channel(number)
             self._close_channel(connection, connection.channels[number])
+        self.node.turn.actor = INTERNAL
         for queue in list(connection.exclusive_queues):
             consumers = queue.consumers
             connection.vhost.delete_queue(queue)
@@ -545,11 +558,16 @@ class Session:
         wanted = handshake.read_client_properties(properties)
         self._auth_failure_close = wanted.authentication_failure_close
         self._tells_blocked = wanted.connection_blocked
-        self._client_properties = properties
+        self.client_properties = properties
         response = method.response.encode("utf-8", "surrogateescape")
         credentials = sasl.parse_response(method.mechanism, response)
         self.mechanism = method.mechanism
-        self.user = self.node.authority.log_in(method.mechanism, credentials, self.is_loopback)
+        try:
+            self.user = self.node.authority.log_in(method.mechanism, credentials, self.is_loopback)
+        except LoginRefused:
+            logged_in(self, credentials.user, f"user '{credentials.user}' - invalid credentials")
+            raise
+        logged_in(self, credentials.user)
         self.node.logged_in(self)
         tuning = self.node.tuning
         self._send(
@@ -581,15 +599,17 @@ class Session:
         connection = Connection(self.node.turn, self.name, self.outbox, user, vhost, grants)
         connection.count_in()
         connection.channel_max = self._tuned_channel_max
-        connection.client_properties = self._client_properties
+        connection.pid = self.pid
+        connection.client_properties = self.client_properties
         connection.consumers_per_channel = self.node.settings.consumers_per_channel
-        wanted = handshake.read_client_properties(self._client_properties)
+        wanted = handshake.read_client_properties(self.client_properties)
         connection.consumer_cancel_notify = wanted.consumer_cancel_notify
         self.connection = connection
         self._reader.is_running = True
         self._deadline_ms = 0
         self.node.set_timer(self, self.next_timer_ms())
         self._send(make(commands.Connection.OpenOk))
+        connection_created(self)
         self.node.log.info(
             "connection opened",
             connection=self.name,
