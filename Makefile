@@ -3,6 +3,7 @@
 #   PYTHON   the interpreter to use            make test PYTHON=python3.13 VENV=.venv-3.13
 #   VENV     where what is needed is installed
 #   ARGS     options for what is run           make serve ARGS="--port 0"     make test ARGS="-k ttl"
+#   RUNS     how many conversations `make stateful` plays
 #   LEVERET_COMPILE=0   `make serve` runs plain Python also where a C compiler is present
 
 VENV ?= .venv
@@ -22,7 +23,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-compiled guard crash interop bench check format docs wheel clean
+.PHONY: help serve test test-compiled stateful guard crash interop bench check format docs wheel clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -40,6 +41,10 @@ test-compiled: $(VENV)/.dev ## compile the hot modules and run the tests against
 	$(COMPILE)
 	PYTHONPATH=build/compiled $(BIN)/python -m leveret --version | grep compiled
 	PYTHONPATH=build/compiled $(BIN)/python -m pytest $(ARGS)
+
+RUNS ?= 20000
+stateful: $(VENV)/.dev ## play RUNS random conversations against the reference of what a broker does
+	STATEFUL_RUNS=$(RUNS) $(BIN)/python -m pytest tests/stateful -o faulthandler_timeout=0 $(ARGS)
 
 guard: $(VENV)/.dev ## count the instructions of the hot loops, and fail if one takes 20 % more than before
 	$(COMPILE)
