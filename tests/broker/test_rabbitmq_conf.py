@@ -141,3 +141,8 @@ def test_the_variable_may_leave_out_the_ending(path: Path) -> None:
     path.write_text("heartbeat = 7")
     environment = {"RABBITMQ_CONFIG_FILE": str(path.with_suffix(""))}
     assert read_configuration({}, environment).settings.heartbeat_s == 7
+
+
+def test_the_log_exchange_can_be_switched_on(path: Path) -> None:
+    configuration = read(path, "log.exchange = true\nlog.exchange.level = warning")
+    assert configuration.settings == Settings(log_exchange=True, log_exchange_level="warning")

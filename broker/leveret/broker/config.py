@@ -124,6 +124,24 @@ class Settings:
         ),
     ] = "info"
 
+    log_exchange: Annotated[
+        bool,
+        Setting(
+            "log.exchange",
+            Boolean(),
+            "Publish log lines to the exchange `amq.rabbitmq.log` of the default vhost, too; the routing key"
+            " is the level.",
+        ),
+    ] = False
+    log_exchange_level: Annotated[
+        str,
+        Setting(
+            "log.exchange_level",
+            Choice(("debug", "info", "warning", "error")),
+            "The least important events that are published there.",
+        ),
+    ] = "info"
+
     heartbeat_s: Annotated[
         int,
         Setting(

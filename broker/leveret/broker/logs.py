@@ -15,7 +15,7 @@ import os
 import sys
 import traceback
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, TextIO
+from typing import TYPE_CHECKING, Final, NamedTuple, TextIO
 
 import structlog
 
@@ -33,13 +33,21 @@ _DIM: Final = "\x1b[2m"
 _FRAMES: Final = 4  # of a traceback in one line
 
 
-def configure(log_format: str, level: str, stream: TextIO | None = None) -> None:
+class Copy(NamedTuple):
+    """Who else gets the lines, and from which level on."""
+
+    take: Callable[[str, str], None]  # level, line
+    level: str
+
+
+def configure(log_format: str, level: str, stream: TextIO | None = None, copy: Copy | None = None) -> None:
     """Send what is logged from now on to `stream`, by default standard output.
 
     Args:
         log_format: console or json.
         level: debug, info, warning or error.
         stream: where lines go; colours are used if it is a terminal that wants them.
+        copy: gets lines, too, without colours.
     """
     out = sys.stdout if stream is None else stream
     if log_format == "json":
@@ -51,12 +59,37 @@ def configure(log_format: str, level: str, stream: TextIO | None = None) -> None
         event["level"] = "error" if method == "exception" else method
         return render(event)
 
+    least = LEVELS[level]
+    process: Callable[[object, str, EventDict], str] = finish
+    if copy is not None:
+        process = _copying(finish, least, copy, render_json if log_format == "json" else render_plain)
+        least = min(least, LEVELS[copy.level])
     structlog.configure(
-        processors=[finish],
-        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+        processors=[process],
+        wrapper_class=structlog.make_filtering_bound_logger(least),
         logger_factory=lambda *_args: LineLogger(out),
         cache_logger_on_first_use=False,
     )
+
+
+def _copying(
+    finish: Callable[[object, str, EventDict], str],
+    shown_from: int,
+    copy: Copy,
+    render: Callable[[EventDict], str],
+) -> Callable[[object, str, EventDict], str]:
+    """Return a processor that hands out copies, and drops what is only copied."""
+
+    def process(logger: object, method: str, event: EventDict) -> str:
+        level = "error" if method == "exception" else method
+        number = LEVELS.get(level, LEVELS["error"])
+        if number >= LEVELS[copy.level]:
+            copy.take(level, render({**event, "level": level}))
+        if number < shown_from:
+            raise structlog.DropEvent
+        return finish(logger, method, event)
+
+    return process
 
 
 def get_logger(**values: object) -> FilteringBoundLogger:
@@ -126,6 +159,17 @@ class ConsoleRenderer:
             text = "".join(traceback.format_exception(error))
             line += "".join(f"\n    {one_line(each)}" for each in text.splitlines())
         return line
+
+
+def render_plain(event: EventDict) -> str:
+    """Return `2026-11-22 09:17:20.702051+00:00 [info] stopped  key=value`, as RabbitMQ begins its lines."""
+    level = event.pop("level")
+    name = one_line(str(event.pop("event", "")))
+    error = _error(event)
+    pairs = [f"{key}={_console_value(value)}" for key, value in _without_secrets(event).items()]
+    if error is not None:
+        pairs.append(f"error={_console_value(brief(error))}")
+    return "  ".join((f"{datetime.now(UTC)} [{level}] {name}", *((" ".join(pairs),) if pairs else ())))
 
 
 def render_json(event: EventDict) -> str:

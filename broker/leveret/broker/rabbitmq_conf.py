@@ -45,6 +45,8 @@ KEYS: Final[dict[str, tuple[str, Kind[object] | None]]] = {
     "log.console.formatter": ("log_format", None),
     "log.default.level": ("log_level", _LEVELS),
     "log.console.level": ("log_level", _LEVELS),
+    "log.exchange": ("log_exchange", None),
+    "log.exchange.level": ("log_exchange_level", _LEVELS),
 }
 # Keys that `parse` itself reads -> field of Settings
 OTHER_KEYS: Final = {

@@ -24,7 +24,7 @@ from leveret.broker.model.queue_ids import QueueIds
 from leveret.broker.model.replies import Replies
 from leveret.broker.model.stream import Stream
 from leveret.broker.model.turn import Turn
-from leveret.broker.model.vhost import VHost
+from leveret.broker.model.vhost import LOG_EXCHANGE, VHost
 from leveret.broker.server.committer import Answer, DueRequest, Failed, Loaded, LoadRequest, Written
 from leveret.broker.server.connection_events import connection_closed
 from leveret.broker.server.session import Session
@@ -226,6 +226,8 @@ class Node:
     def _make_vhost(self, record: VHostAdded) -> None:
         self.vhosts[record.name] = VHost(self.turn, record.name, self._queue_ids, self._replies, self._token)
         self._describe_vhost(record)
+        if record.name == self.settings.default_vhost and self.settings.log_exchange:
+            self.vhosts[record.name].system_exchange(LOG_EXCHANGE)
         if record.name == self.settings.default_vhost:
             self.turn.events.begin(record.name, self.vhosts[record.name].system_exchange(EVENT_EXCHANGE))
 

@@ -19,10 +19,11 @@ import trio
 from leveret.broker.banner import startup_banner
 from leveret.broker.config import ConfigError
 from leveret.broker.control_socket import control_path
-from leveret.broker.logs import configure, get_logger
+from leveret.broker.logs import Copy, configure, get_logger
 from leveret.broker.server.committer import Committer, Failed
 from leveret.broker.server.control import ControlServer
 from leveret.broker.server.giving_back import give_back_memory
+from leveret.broker.server.log_exchange import LogExchange
 from leveret.broker.server.loop import BACKLOG, SocketLoop, Waker
 from leveret.broker.server.node import Node
 from leveret.broker.server.resources import watch
@@ -165,6 +166,10 @@ async def _run(
     control = None if path is None else ControlServer(node, waker.wake, path)
     if control is not None:
         control.open()
+    log_exchange = LogExchange(node, waker.wake)
+    copy = Copy(log_exchange.take, settings.log_exchange_level) if settings.log_exchange else None
+    if copy is not None:
+        configure(settings.log_format, settings.log_level, copy=copy)
     # Signals are listened to before anybody is told that there is a broker to send them to.
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         startup_banner(
@@ -176,13 +181,14 @@ async def _run(
             log_level=settings.log_level,
         )
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_heed_signals, signals, node, loop, waker, settings, reread)
+            nursery.start_soon(_heed_signals, signals, node, loop, waker, settings, reread, copy)
             nursery.start_soon(give_back_memory, lambda: node.turn.memory_bytes, node.shrink)
             nursery.start_soon(watch, node, settings, store, waker.wake)
             if control is not None:
                 nursery.start_soon(control.run)
             await loop.run()
             nursery.cancel_scope.cancel()
+    log_exchange.stop()
     if control is not None:
         control.close()
     loop.close()
@@ -214,11 +220,12 @@ async def _heed_signals(
     waker: Waker,
     settings: Settings,
     reread: Callable[[], Settings],
+    copy: Copy | None,
 ) -> None:
     """Stop in order at the first SIGTERM or SIGINT; at the second, without waiting for peers."""
     async for number in signals:
         if number == signal.SIGHUP:
-            _reload(settings, reread)
+            _reload(settings, reread, copy)
             continue
         get_logger().info("stopping", signal=signal.Signals(number).name)
         loop.stop_listening()
@@ -233,14 +240,14 @@ async def _heed_signals(
     waker.wake()
 
 
-def _reload(settings: Settings, reread: Callable[[], Settings]) -> None:
+def _reload(settings: Settings, reread: Callable[[], Settings], copy: Copy | None) -> None:
     """Read the configuration again. How to log changes at once; the rest needs a restart."""
     try:
         changed = reread()
     except ConfigError as error:
         get_logger().error("configuration not reloaded", error=str(error))
         return
-    configure(changed.log_format, changed.log_level)
+    configure(changed.log_format, changed.log_level, copy=copy)
     logging = {"log_format": changed.log_format, "log_level": changed.log_level}
     left = [
         field.name
