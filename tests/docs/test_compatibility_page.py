@@ -221,6 +221,7 @@ def test_arguments_of_exchanges_and_predeclared_exchanges_are_there() -> None:
 
 def test_every_argument_of_a_queue_is_there() -> None:
     known = {*arguments._KNOWN, *arguments._CHECKS, *arguments._TYPE_CHECK, DEDUPLICATION}
+    known.add(arguments.X_NAME_PREFIX)
     mentioned = {name for name, (classic, _, _) in QUEUE_ARGUMENTS.items() if classic != "ignored"}
     assert mentioned == known
 

@@ -14,7 +14,7 @@ from leveret.protocol.tables import Field, Table, encode_table
 
 from ..peer import Peer
 from .closes import Close, answer, opened
-from .harness import Broker
+from .harness import Broker, Refused
 
 EXCHANGE_DECLARE = (40, 10)
 EXCHANGE_DELETE = (40, 20)
@@ -227,6 +227,22 @@ def test_a_queue_without_a_name_gets_one() -> None:
     assert len(name) == len("amq.gen-") + 22
     assert name != channel.declare(exclusive=True)
     assert channel.counts(name) == (0, 0)
+
+
+def test_a_name_that_the_server_chooses_may_begin_as_the_client_likes() -> None:
+    channel = Broker().channel()
+    name = channel.declare(arguments={"x-name-prefix": "é" * 32})
+    assert name.startswith("é" * 32 + "-")
+    assert len(name) == 32 + 1 + 22
+    assert channel.declare(name) == name  # the argument is not kept, so it is not missing now
+    assert channel.declare("q", arguments={"x-name-prefix": "p"}) == "q"
+
+
+def test_what_a_name_begins_with_may_not_be_long() -> None:
+    with pytest.raises(Refused) as refused:
+        Broker().channel().declare(arguments={"x-name-prefix": "p" * 65})
+    text = f"PRECONDITION_FAILED - Queue name prefix '{'p' * 65}' exceeds the 64-byte limit"
+    assert (refused.value.code, refused.value.text) == (406, text)
 
 
 @pytest.mark.parametrize("name", ["amq.foo", "amq."])

@@ -232,6 +232,20 @@ def test_the_time_while_the_broker_is_down_counts(by_message: bool) -> None:
     assert broker.channel().drain("q") == [b"2"]
 
 
+def test_after_a_restart_messages_expire_without_anybody_reading() -> None:
+    broker = Broker()
+    channel = broker.channel()
+    channel.declare("q", durable=True)
+    channel.publish("q", b"1", properties=replace(delivery_mode=2, expiration="100"))
+    channel.publish("q", b"2", properties=replace(delivery_mode=2))
+    channel.publish("q", b"3", properties=replace(delivery_mode=2, expiration="200"))
+    broker.restart()
+    broker.advance(100)
+    assert broker.channel().ready("q") == 2
+    broker.advance(100)
+    assert broker.channel().ready("q") == 1
+
+
 def test_many_deadlines_of_a_long_queue_are_kept() -> None:
     channel = Broker().channel()
     channel.declare("q")

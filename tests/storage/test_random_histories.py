@@ -181,7 +181,9 @@ class PlainBroker:
             queue.last_position = max(queue.messages, default=0)
         known = sorted(self.queues.items())
         assert found.queues == [
-            StoredQueue(queue_id, "/", f"queue {queue_id}", False, b"", *self.counts(queue))
+            StoredQueue(
+                queue_id, "/", f"queue {queue_id}", False, b"", *self.counts(queue), self.first_expires(queue)
+            )
             for queue_id, queue in known
             if queue_id not in LEVELS
         ]
@@ -193,6 +195,12 @@ class PlainBroker:
         for queue_id in QUEUE_IDS:
             messages = self.queues.get(queue_id, PlainQueue()).messages
             assert everything(self.engine.store, queue_id) == [messages[p] for p in sorted(messages)]
+
+    def first_expires(self, queue: PlainQueue) -> bool:
+        """Whether the first message has a deadline."""
+        if not queue.messages:
+            return False
+        return queue.messages[min(queue.messages)].expires_at_ms is not None
 
     def counts(self, queue: PlainQueue) -> tuple[int, int, int, int, int]:
         """Return what a start should find of a queue."""

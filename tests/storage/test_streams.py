@@ -40,7 +40,7 @@ def test_messages_of_a_stream_have_the_time_they_came_and_survive(engine: Engine
     append(engine, 1, 1000, b"a", b"b")
     append(engine, 3, 2000, b"c")
     found = engine.crash()
-    assert found.queues == [StoredQueue(ID, "/", "log", False, b"", 0, 3, 3, 1, 3)]
+    assert found.queues == [StoredQueue(ID, "/", "log", False, b"", 0, 3, 3, 1, 3, True)]
     assert everything(engine.store, ID) == [
         StoredMessage(1, "", "orders", TRANSIENT, b"a", True, False, 1000),
         StoredMessage(2, "", "orders", TRANSIENT, b"b", True, False, 1000),

@@ -475,6 +475,7 @@ class StoredQueue:
     body_bytes: int
     first_position: int  # of a waiting message; 1 if there is none
     last_position: int  # of a waiting message; 0 if there is none
+    first_expires: bool = False  # the message at the first position has a deadline; true in streams
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,6 +137,12 @@ class MemoryQueue:
         return min(self._messages, default=1)
 
     @property
+    def first_expires(self) -> bool:
+        """Whether the first message has a deadline."""
+        first = self._messages.get(self.first_position)
+        return first is not None and first.expires_at_ms is not None
+
+    @property
     def last_position(self) -> int:
         """Position of the last message; 0 if there is none."""
         return max(self._messages, default=0)
@@ -368,6 +374,7 @@ class MemoryStore:
             messages.body_bytes,
             messages.first_position,
             messages.last_position,
+            messages.first_expires,
         )
 
     def _check(self, batch: Batch) -> None:

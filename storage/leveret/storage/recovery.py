@@ -84,6 +84,7 @@ def snapshot(reader: sqlite3.Connection, removed: RemovedRanges, counts: QueueCo
     )
     queues: list[StoredQueue] = []
     for queue_id, vhost, name, auto_delete, arguments, delivered_up_to in rows:
+        first, last = _ends(queue_id, removed)
         queues.append(
             StoredQueue(
                 queue_id,
@@ -93,7 +94,9 @@ def snapshot(reader: sqlite3.Connection, removed: RemovedRanges, counts: QueueCo
                 arguments,
                 delivered_up_to,
                 *counts.of(queue_id),
-                *_ends(queue_id, removed),
+                first,
+                last,
+                _expires(reader, queue_id, first),
             )
         )
     return Snapshot(
@@ -118,6 +121,14 @@ def _ends(queue_id: int, removed: RemovedRanges) -> tuple[int, int]:
     ids = id_range(queue_id)
     first, last = removed.first_row(*ids), removed.last_row(*ids)
     return 1 if first is None else first & MAX_POSITION, 0 if last is None else last & MAX_POSITION
+
+
+def _expires(reader: sqlite3.Connection, queue_id: int, position: int) -> bool:
+    """Tell whether there is a message at a position, and it has a deadline."""
+    row = reader.execute(
+        "SELECT expires_at_ms FROM messages WHERE id = ?", (queue_id << POSITION_BITS | position,)
+    ).fetchone()
+    return row is not None and row[0] is not None
 
 
 def _priority_levels(

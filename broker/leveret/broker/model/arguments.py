@@ -39,6 +39,8 @@ from leveret.protocol.tables import INTEGER_TAGS, Field, Table, boolean, from_py
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+GENERATED: Final = "amq.gen"  # what names begin with that the server makes up for queues
+NAME_PREFIX_BYTES_MAX: Final = 64
 TTL_MAX_MS: Final = 315_360_000_000  # ten years
 PRIORITY_MAX: Final = 255
 PERCENT_MAX: Final = 100
@@ -58,6 +60,7 @@ FILTER_BYTES: Final = range(16, 256)  # that a filter of RabbitMQ's may have
 QUORUM_DELIVERY_LIMIT: Final = 20  # of a quorum queue that does not set one
 
 X_QUEUE_TYPE: Final = "x-queue-type"
+X_NAME_PREFIX: Final = "x-name-prefix"
 ALTERNATE_EXCHANGE: Final = "alternate-exchange"  # of exchanges, and a policy key
 X_DEAD_LETTER_EXCHANGE: Final = "x-dead-letter-exchange"
 X_PRIORITY: Final = "x-priority"
@@ -228,6 +231,24 @@ class QueueArguments:
             raise PreconditionFailed(
                 f"Cannot declare a server-named queue for type {_QUEUE_TYPES[queue_type]}"
             )
+
+
+def take_name_prefix(table: Table) -> tuple[str, Table]:
+    """Return what the name that the server makes up for a queue begins with, and the other arguments.
+
+    Raises:
+        PreconditionFailed: it is too long.
+
+    Source: RabbitMQ 4.x, `x-name-prefix`.
+    """
+    prefix = longstr(table, X_NAME_PREFIX)
+    if prefix is None:
+        return GENERATED, table
+    if len(prefix.encode("utf-8", "surrogateescape")) > NAME_PREFIX_BYTES_MAX:
+        raise PreconditionFailed(
+            f"Queue name prefix '{prefix}' exceeds the {NAME_PREFIX_BYTES_MAX}-byte limit"
+        )
+    return prefix, {name: field for name, field in table.items() if name != X_NAME_PREFIX}
 
 
 def check_consumer_arguments(

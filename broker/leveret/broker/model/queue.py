@@ -562,9 +562,18 @@ class Queue:
         self.turn.touched[self] = None
         self.drop_over_limit()
 
-    def restore(self, messages: int, body_bytes: int, first: int, last: int, delivered_up_to: int) -> None:
+    def restore(
+        self,
+        messages: int,
+        body_bytes: int,
+        first: int,
+        last: int,
+        delivered_up_to: int,
+        first_expires: bool = False,
+    ) -> None:
         """Begin with what the store holds of this queue."""
-        watch = self.arguments.dead_letter_exchange is not None or self.arguments.retry is not None
+        arguments = self.arguments
+        watch = first_expires or arguments.dead_letter_exchange is not None or arguments.retry is not None
         self.backlog.restore(messages, body_bytes, first, last, delivered_up_to, watch)
 
     def note_deliveries_begin(self) -> None:

@@ -346,7 +346,15 @@ class Stream(Queue):
 
     # -- restart
 
-    def restore(self, messages: int, body_bytes: int, first: int, last: int, delivered_up_to: int) -> None:
+    def restore(
+        self,
+        messages: int,
+        body_bytes: int,
+        first: int,
+        last: int,
+        delivered_up_to: int,
+        first_expires: bool = False,
+    ) -> None:
         """Begin with what the store holds of this stream."""
         self._first = first if messages else last + 1
         self._last = self._readable = last

@@ -12,6 +12,7 @@ from leveret.broker.model.arguments import (
     X_QUEUE_TYPE,
     QueueArguments,
     check_equivalent_queue,
+    take_name_prefix,
 )
 from leveret.broker.model.events import EVENT_EXCHANGE, INTERNAL
 from leveret.broker.model.exchange import (
@@ -378,7 +379,8 @@ class VHost:
         )
         if not name:
             QueueArguments.refuse_server_name(arguments)
-            name = self.generate_name("amq.gen")
+            prefix, arguments = take_name_prefix(arguments)
+            name = self.generate_name(prefix)
         elif name.startswith(RESERVED):
             raise AccessRefused(f"queue name '{name}' contains reserved prefix 'amq.*'")
         connection.grants.require_configure(QUEUE, name)
@@ -649,6 +651,7 @@ class VHost:
             stored.first_position,
             stored.last_position,
             stored.delivered_up_to,
+            stored.first_expires,
         )
 
     def restore_binding(self, stored: Bound) -> None:
