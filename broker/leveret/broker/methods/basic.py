@@ -211,7 +211,7 @@ def _enqueue_each(channel: Channel, publish: Publish, keys: list[str]) -> bool:
         if (
             is_kept
             or (exchange is not None and exchange.queue_id)
-            or (message.envelope.persistent and any(queue.durable for queue in queues))
+            or any(q.durable and (message.envelope.persistent or q.keeps_transient) for q in queues)
         ):
             batch = channel.turn.batch.number
         if not _enqueue_run(channel, queues, [message], message.body_bytes, publish.ttl_ms, batch):

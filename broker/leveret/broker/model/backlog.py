@@ -39,7 +39,7 @@ from leveret.protocol.content import (
     encode_content,
     make_envelope,
 )
-from leveret.storage.changes import QueueDelivered, Returned
+from leveret.storage.changes import MAX_POSITION, QueueDelivered, Returned
 
 if TYPE_CHECKING:
     from leveret.broker.model.consumer import Consumer
@@ -76,7 +76,7 @@ class Entry:
         # Not None once it came back, or may have been delivered before the last restart
         self.returned: Returned | None = NOT_COUNTED if redelivered else None
         self.expires_at_ms = expires_at_ms  # 0 for never
-        self.is_spilled: bool = False  # the store has it because it had no room in memory
+        self.is_spilled: bool = False  # the store has it, or will have, even if it is transient
         self.queued: bool = False
         self.consumer: Consumer | None = None  # who has it; None while queued, and for basic.get
 
@@ -119,6 +119,7 @@ class Backlog:
         "generation",
         "is_timed",
         "is_wanted",
+        "keeps_transient",
         "page_request",
         "paged_count",
         "ready_position",
@@ -130,6 +131,7 @@ class Backlog:
         self._queue_id = queue_id
         self.durable = durable
         self.is_timed = is_timed
+        self.keeps_transient: bool = False  # the store keeps messages whatever their delivery mode
         self.is_wanted: bool = False  # there are consumers, so the window is to be filled
         self.count: int = 0  # of ready messages, wherever they are
         self.body_bytes: int = 0  # of them
@@ -153,6 +155,11 @@ class Backlog:
         self._uncertain_up_to: int = 0  # messages of an earlier run up to here may have been delivered in it
         self._is_loading: bool = False
 
+    def keep_transient(self) -> None:
+        """Have the store keep messages whatever their delivery mode. Before there are any."""
+        self.keeps_transient = True
+        self._spilled_up_to = MAX_POSITION
+
     # -- in
 
     def append(self, messages: list[Message], body_bytes: int, ttl_ms: int, is_shared: bool) -> None:
@@ -167,7 +174,7 @@ class Backlog:
         count = len(messages)
         turn = self._turn
         ready = self._ready
-        persistent = self.durable and messages[0].envelope.persistent
+        persistent = self.durable and (messages[0].envelope.persistent or self.keeps_transient)
         if persistent:
             stored: list[StoredContent] = messages  # type: ignore[assignment]  # a list is invariant
             turn.batch.enqueue(self._queue_id, self.ready_position + ready.count, stored)
@@ -300,7 +307,9 @@ class Backlog:
     def note_return(self, entry: Entry) -> None:
         """Have the store remember how often a message came back, if it keeps the message."""
         returned = entry.returned
-        if returned is not None and self.durable and entry.message.envelope.persistent:
+        if returned is not None and (
+            entry.is_spilled or (self.durable and entry.message.envelope.persistent)
+        ):
             self._turn.batch.note_return(self._queue_id, entry.position, returned)
 
     # -- deadlines
@@ -391,6 +400,9 @@ class Backlog:
             self._make_entries(window - self.entry_count)
         batch = self._turn.batch
         first = self.ready_position
+        if self.keeps_transient:
+            self.page_request = (batch.number, first + self._ready.count - 1)
+            return True
         index = max(0, self._spilled_up_to + 1 - first)
         transient, end = self._ready.find_transient(index, self.durable, SPILL_BYTES)
         for index, message in transient:
@@ -486,7 +498,7 @@ class Backlog:
             message = Message(envelope, content, size)
             redelivered = row.position <= self._uncertain_up_to
             entry = self._make_entry(row.position, message, redelivered, row.expires_at_ms or 0)
-            entry.is_spilled = not row.persistent
+            entry.is_spilled = True
             body_bytes += size
             if row.returned is not None:
                 entry.returned = row.returned
@@ -526,7 +538,7 @@ class Backlog:
         self.entry_count -= len(entries)
         self._took(len(entries), body_bytes)
         if ready:
-            self.put_back(ready)
+            self._queue.backlog.put_back(ready)  # they may be of other levels
 
     def restore(
         self, messages: int, body_bytes: int, first: int, last: int, delivered_up_to: int, watch: bool
@@ -547,7 +559,8 @@ class Backlog:
         self._paged_last = last
         self.ready_position = last + 1
         self.delivered_up_to = self._uncertain_up_to = min(delivered_up_to, last)
-        self._spilled_up_to = last
+        if not self.keeps_transient:
+            self._spilled_up_to = last
         if delivered_up_to > last:  # the last run crashed; what comes from now on has not been delivered
             self.note_delivered()
         if messages and (watch or self.is_timed):

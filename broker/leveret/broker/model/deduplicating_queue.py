@@ -57,7 +57,7 @@ class DeduplicatingQueue(Queue):
         if key is None:
             return super().enqueue(messages, body_bytes, ttl_ms, is_shared)
         accepted = True
-        is_stored = envelope.persistent or not self._by_presence
+        is_stored = envelope.persistent or self.keeps_transient or not self._by_presence
         for message in messages:
             if self.window.has(key):
                 continue
@@ -85,7 +85,7 @@ class DeduplicatingQueue(Queue):
             key = key_of(envelope.fields.headers, self.window.arguments.header)
             if key is not None:
                 self._unacked_keys.pop(key, None)
-                self.window.forget(key, envelope.persistent)
+                self.window.forget(key, envelope.persistent or self.keeps_transient)
 
     def _is_unacked(self, message: Message) -> None:
         """Remember that a purge leaves a message."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from leveret.broker.model.arguments import STREAM
+from leveret.broker.model.arguments import QUORUM, STREAM
 from leveret.broker.model.deduplicating_queue import DeduplicatingQueue
 from leveret.broker.model.deduplication import window_of_queue
 from leveret.broker.model.priorities import PriorityBacklog
@@ -56,4 +56,7 @@ def make_queue(
         queue.backlog = PriorityBacklog(
             queue, turn, queue_id, durable, is_timed, arguments.max_priority, queue_ids
         )
+    if arguments.queue_type == QUORUM:
+        queue.keeps_transient = True
+        queue.backlog.keep_transient()
     return queue
