@@ -33,8 +33,9 @@ def make_app(url: str, prefix: str, backend: str) -> Celery:
         routing_key="task",
         queue_arguments={"x-dead-letter-exchange": "", "x-dead-letter-routing-key": dead.name},
     )
+    urgent = Queue(f"{prefix}.urgent", tasks.exchange, routing_key="urgent", max_priority=10)
     app.conf.update(
-        task_queues=[tasks],
+        task_queues=[tasks, urgent],
         task_default_queue=tasks.name,
         task_default_exchange=tasks.exchange.name,
         task_default_routing_key="task",
@@ -57,7 +58,7 @@ def make_app(url: str, prefix: str, backend: str) -> Celery:
 def names_of(prefix: str) -> tuple[list[str], list[str]]:
     """Return the queues and the exchanges that an application with this prefix leaves behind."""
     return (
-        [f"{prefix}.tasks", f"{prefix}.dead"],
+        [f"{prefix}.tasks", f"{prefix}.dead", f"{prefix}.urgent"],
         [f"{prefix}.tasks", f"{prefix}.events", f"{prefix}.control.pidbox", f"reply.{prefix}.control.pidbox"],
     )
 
@@ -91,6 +92,10 @@ def _register_tasks(app: Celery) -> None:
     @task("echo")
     def echo(*args: Any, **kwargs: Any) -> Any:
         return {"args": args, "kwargs": kwargs}
+
+    @task("note")
+    def note(notes: str, line: str) -> None:
+        _note(notes, line)
 
     @task("fail")
     def fail(text: str) -> None:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -364,6 +365,19 @@ def test_a_worker_told_to_stop_finishes_its_task_and_leaves_the_rest(
     wait_until_ready(channel, idle.app.conf.task_default_queue, 1)
     idle.start(*QUICK)
     assert (first.get(timeout=SOON_S), second.get(timeout=SOON_S)) == ("held", True)
+
+
+def test_tasks_run_by_priority(idle: Workers, channel: BlockingChannel, tmp_path: Path) -> None:
+    notes, queue = tmp_path / "notes", f"{idle.app.main}.urgent"
+    idle.start(*QUICK).stop(signal.SIGTERM)  # declares the queue
+    send = partial(task(idle.app, "note").apply_async, queue=queue)
+    results = [send((str(notes), f"{number}"), priority=number) for number in (1, 9, 0, 5, 9)]
+    wait_until_ready(channel, queue, len(results))
+
+    idle.start(*QUICK)
+
+    assert [result.get(timeout=SOON_S) for result in results] == [None] * 5
+    assert lines(notes) == ["9", "9", "5", "1", "0"]
 
 
 def test_the_task_of_a_killed_worker_is_run_by_another(idle: Workers, tmp_path: Path) -> None:

@@ -86,6 +86,16 @@ def test_a_document_goes_round(connection: kombu.Connection, queue: kombu.Queue)
     assert receive(connection, queue, 1) == [document]
 
 
+def test_messages_come_by_priority(connection: kombu.Connection, names: Names) -> None:
+    queue = kombu.Queue(names.queue(), max_priority=5)(connection)
+    queue.declare()
+    producer = kombu.Producer(connection)
+    for priority in (1, 5, None, 9, 3):
+        producer.publish(priority, routing_key=queue.name, priority=priority)
+
+    assert receive(connection, queue, 5) == [5, 9, 3, 1, None]
+
+
 @pytest.mark.parametrize("serializer", ["json", "pickle", "raw"])
 def test_bodies_may_be_serialized_in_many_ways(
     connection: kombu.Connection, queue: kombu.Queue, serializer: str
