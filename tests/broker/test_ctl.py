@@ -31,7 +31,7 @@ class Ctl:
     def run(self, *line: str) -> tuple[int, str, str]:
         """Run a command line; exit code, standard output, standard error."""
         self._capsys.readouterr()  # the broker's log
-        code = run(line, self._ask)
+        code = run(line, self.ask)
         out, err = self._capsys.readouterr()
         return code, out, err
 
@@ -51,7 +51,7 @@ class Ctl:
         code, _, err = self.run("-q", *line)
         return code, err.removesuffix("\n")
 
-    def _ask(self, request: dict[str, object]) -> dict[str, Any]:
+    def ask(self, request: dict[str, object]) -> dict[str, Any]:
         self.broker.node.begin_turn()
         reply: dict[str, Any] = json.loads(json.dumps(answer(self.broker.node, request)))
         self.broker.run()

@@ -10,6 +10,7 @@ from pamqp import commands
 from pamqp.base import Frame
 
 from leveret.broker.config import SETTINGS, Settings
+from leveret.broker.ctl.verbs import VERBS
 from leveret.broker.methods import HANDLERS
 from leveret.broker.model import arguments
 from leveret.broker.model.deduplication import DEDUPLICATION
@@ -399,3 +400,8 @@ def test_every_key_of_a_policy_is_there() -> None:
         name for name, (_, is_for_operators) in on_page.items() if is_for_operators == "yes"
     } == OPERATOR_KEYS
     assert {state for state, _ in on_page.values()} <= STATES | {"accepted"}
+
+
+def test_the_verbs_of_ctl_are_all_there() -> None:
+    found = states("verb | state | remark")
+    assert {verb for verb, state in found.items() if state in SUPPORTED} == set(VERBS)

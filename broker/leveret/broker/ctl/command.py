@@ -6,8 +6,11 @@ import difflib
 import getpass
 import json
 import os
+import socket
 import sys
+import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,6 +28,9 @@ EX_UNAVAILABLE: Final = 69
 DEFAULT_VHOST: Final = "/"
 DEFAULT_USER: Final = "guest"
 TIMEOUT_S: Final = 60.0
+STARTUP_S: Final = 300.0  # how long to wait for a broker that is being started
+CONNECT_S: Final = 10.0
+AGAIN_S: Final = 0.2
 PASSWORD_VERBS: Final = ("add_user", "change_password", "authenticate_user")
 _GLOBAL_VALUES: Final = {
     "-p": "vhost", "--vhost": "vhost", "-n": "node", "--node": "node", "-t": "timeout",
@@ -112,18 +118,25 @@ def _run(
         "options": {name: options[name] for name in options if name in (*verb.values, *verb.flags)}
         | ({"vhost": options.get("vhost", DEFAULT_VHOST)} if verb.has_vhost else {}),
     }
+    if ask is None:
+        ask = partial(_ask_until_it_answers if verb.waits else ask_broker, options=options)
     try:
-        answer = (ask or (lambda request: ask_broker(request, options)))(request)
+        answer = ask(request)
     except OSError as error:
         print(_unreachable(error, options), file=sys.stderr)
         return EX_UNAVAILABLE
     if "error" in answer:
         print(answer["error"], file=sys.stderr)
         return int(answer["code"])
+    if refused := _not_reachable(answer.get("connect", [])):
+        print(refused, file=sys.stderr)
+        return EX_UNAVAILABLE
     if "table" in answer:
         has_header = not ("silent" in options or "no-table-headers" in options)
         table = answer["table"]
         print(render(formatter, table["columns"], table["rows"], has_header), end="")
+    elif formatter == "json" and "json" in answer:
+        print(json.dumps(answer["json"]))
     elif "text" in answer:
         print(answer["text"])
     if verb.done and not is_quiet:
@@ -303,11 +316,7 @@ def ask_broker(request: dict[str, object], options: dict[str, str]) -> dict[str,
     Raises:
         OSError: nobody answers.
     """
-    try:
-        timeout_s = float(options.get("timeout", TIMEOUT_S))
-    except ValueError:
-        timeout_s = TIMEOUT_S
-    with connect(find_socket(options), timeout_s) as connection:
+    with connect(find_socket(options), _timeout_s(options, TIMEOUT_S)) as connection:
         connection.sendall(json.dumps(request).encode() + b"\n")
         with connection.makefile("rb") as stream:
             line = stream.readline()
@@ -315,6 +324,40 @@ def ask_broker(request: dict[str, object], options: dict[str, str]) -> dict[str,
         raise ConnectionResetError("the broker closed the connection without an answer")
     answer: dict[str, Any] = json.loads(line)
     return answer
+
+
+def _ask_until_it_answers(request: dict[str, object], options: dict[str, str]) -> dict[str, Any]:
+    """Do the same, again and again until the timeout.
+
+    Raises:
+        OSError: nobody has answered until then.
+    """
+    deadline = time.monotonic() + _timeout_s(options, STARTUP_S)
+    while True:
+        try:
+            return ask_broker(request, options)
+        except OSError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(AGAIN_S)
+
+
+def _not_reachable(addresses: list[tuple[str, int]]) -> str:
+    """Connect to each address; what went wrong, if anything."""
+    for host, port in addresses:
+        reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+        try:
+            socket.create_connection((reachable, port), CONNECT_S).close()
+        except OSError as error:
+            return f"Error:\nConnection to port {port} failed: {error}"
+    return ""
+
+
+def _timeout_s(options: dict[str, str], default: float) -> float:
+    try:
+        return float(options.get("timeout", default))
+    except ValueError:
+        return default
 
 
 def _unreachable(error: OSError, options: dict[str, str]) -> str:

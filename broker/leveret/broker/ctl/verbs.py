@@ -30,6 +30,7 @@ class Verb:
     columns: tuple[str, ...] = ()  # that are shown unless others are asked for
     more_columns: tuple[str, ...] = ()
     arguments_are_columns: bool = False
+    waits: bool = False  # until a broker answers
 
 
 _QUEUE_COLUMNS: Final = (
@@ -195,6 +196,36 @@ GROUPS: Final[dict[str, tuple[Verb, ...]]] = {
             columns=_POLICY_COLUMNS,
         ),
     ),
+    "Parameters": (
+        Verb(
+            "set_parameter", "[-p <vhost>] <component> <name> <value>",
+            "Sets a runtime parameter: vhost-limits or operator_policy",
+            'Setting runtime parameter "{1}" for component "{0}" to "{2}" in vhost "{vhost}" ...',
+            least=3, most=3, has_vhost=True,
+        ),
+        Verb(
+            "clear_parameter", "[-p <vhost>] <component> <name>", "Clears a runtime parameter",
+            'Clearing runtime parameter "{1}" for component "{0}" on vhost "{vhost}" ...',
+            least=2, most=2, has_vhost=True,
+        ),
+        Verb(
+            "list_parameters", "[-p <vhost>]", "Lists runtime parameters of a vhost",
+            'Listing runtime parameters for vhost "{vhost}" ...', has_vhost=True,
+            columns=("component", "name", "value"),
+        ),
+        Verb(
+            "set_global_parameter", "<name> <value>", "Keeps a JSON value that belongs to no vhost",
+            'Setting global runtime parameter "{0}" to "{1}" ...', least=2, most=2,
+        ),
+        Verb(
+            "clear_global_parameter", "<name>", "Clears such a value",
+            'Clearing global runtime parameter "{0}" ...', least=1, most=1,
+        ),
+        Verb(
+            "list_global_parameters", "", "Lists these values", "Listing global runtime parameters ...",
+            columns=("name", "value"),
+        ),
+    ),
     "Limits": (
         Verb(
             "set_vhost_limits", "[-p <vhost>] <definition>", "Sets the limits of a vhost",
@@ -278,7 +309,52 @@ GROUPS: Final[dict[str, tuple[Verb, ...]]] = {
             "purge_queue", "[-p <vhost>] <queue>", "Drops the ready messages of a queue",
             "Purging queue '{0}' in vhost '{vhost}' ...", least=1, most=1, has_vhost=True,
         ),
+    ),
+    "The broker": (
         Verb("ping", "", "Tells whether the broker answers", "Will ping the broker.", "Ping succeeded"),
+        Verb("await_startup", "", "Waits until the broker answers, 300 seconds at most", waits=True),
+        Verb("wait", "[<pidfile>]", "The same; a pid file is not looked at", most=1, waits=True),
+        Verb("status", "", "Shows process, data file, memory, alarms, totals and listeners"),
+        Verb("cluster_status", "", "Shows the one node that there is"),
+        Verb("environment", "", "Shows the settings in force, but for passwords"),
+        Verb("server_version", "", "Shows the broker's version"),
+        Verb("listeners", "", "Lists the addresses that the broker listens on"),
+        Verb("alarms", "", "Lists alarms"),
+        Verb("shutdown", "", "Stops the broker in order", "Shutting down the broker ..."),
+        Verb(
+            "stop", "[<pidfile>]", "The same; a pid file is not looked at", "Stopping the broker ...", most=1,
+        ),
+        Verb(
+            "hash_password", "<password>", "Shows what is kept of a password",
+            "Will hash the password ...", least=1, most=1,
+        ),
+    ),
+    "Health checks": (
+        Verb("is_running", "", "Tells whether the broker has started", "Asking for the broker's status ..."),
+        Verb("is_booting", "", "Tells whether it is starting", "Asking for the broker's boot status ..."),
+        Verb("check_running", "", "Fails if the broker does not answer", "Checking if it is running ..."),
+        Verb(
+            "check_local_alarms", "", "Fails if there is an alarm",
+            "Asking the broker to report any local resource alarms ...",
+        ),
+        Verb("check_alarms", "", "The same", "Asking the broker to report any resource alarms ..."),
+        Verb(
+            "check_port_connectivity", "", "Fails if one of the listeners cannot be connected to",
+            "Testing TCP connections to all active listeners ...",
+        ),
+        Verb(
+            "check_port_listener", "<port>", "Fails if nothing listens on a port",
+            "Asking the broker if there's an active listener on port {0} ...", least=1, most=1,
+        ),
+        Verb(
+            "check_protocol_listener", "<protocol>", "Fails if nothing listens for a protocol",
+            "Asking the broker if there's an active listener for protocol {0} ...", least=1, most=1,
+        ),
+        Verb("check_virtual_hosts", "", "Fails if a vhost is down", "Checking if all vhosts are running ..."),
+        Verb(
+            "list_unresponsive_queues", "[-p <vhost>]", "Lists queues that do not answer: none",
+            "Listing unresponsive queues for vhost {vhost} ...", has_vhost=True,
+        ),
     ),
 }  # fmt: skip
 

@@ -202,7 +202,7 @@ class Authority:
         """
         if name in self.users:
             raise UserExists(name)
-        self.users[name] = User(name, hash_password(password, self._salt()), tags=tags)
+        self.users[name] = User(name, hash_password(password, self.salt()), tags=tags)
         self._save(self.users[name])
         self._tell("user.created", name=name)
 
@@ -230,7 +230,7 @@ class Authority:
             NoSuchUser: there is none of this name.
         """
         user = self.user(name)
-        user.password_hash = hash_password(password, self._salt())
+        user.password_hash = hash_password(password, self.salt())
         user.hashing_algorithm = SHA_256
         self._save(user)
         self._tell("user.password.changed" if password else "user.password.cleared", name=name)
@@ -288,7 +288,8 @@ class Authority:
             )
         )
 
-    def _salt(self) -> bytes:
+    def salt(self) -> bytes:
+        """Make up what is hashed with a password, so that equal ones do not look equal."""
         return hashlib.sha256(self._token(16).encode()).digest()[:SALT_BYTES]
 
     # -- permissions. That the vhost exists is the caller's to check.

@@ -7,7 +7,7 @@ shown. The answer goes out when what it changed is on stable storage.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
 from leveret.broker.access import MAX_CHANNELS, MAX_CONNECTIONS
 from leveret.broker.model.authority import (
@@ -20,7 +20,18 @@ from leveret.broker.model.authority import (
 )
 from leveret.broker.model.events import BY_CTL
 from leveret.broker.model.policies import ALL, OPERATOR_POLICY, POLICY, make_policy, shown
-from leveret.broker.model.vhost import MAX_QUEUES
+from leveret.broker.model.vhost import MAX_QUEUES, VHOST_LIMITS
+from leveret.broker.server.calls import (
+    EX_DATA,
+    EX_NO_USER,
+    EX_SOFTWARE,
+    EX_UNAVAILABLE,
+    EX_USAGE,
+    Answer,
+    Call,
+    Refusal,
+    table,
+)
 from leveret.broker.server.listings import (
     BINDING,
     CHANNEL,
@@ -33,71 +44,13 @@ from leveret.broker.server.listings import (
     consumers,
     open_sessions,
 )
+from leveret.broker.server.node_verbs import NODE_VERBS
 from leveret.protocol.errors import MethodNotImplemented, PreconditionFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from leveret.broker.model.vhost import VHost
     from leveret.broker.server.node import Node
-
-EX_USAGE: Final = 64
-EX_DATA: Final = 65
-EX_NO_USER: Final = 67
-EX_UNAVAILABLE: Final = 69
-EX_SOFTWARE: Final = 70
-
-
-class Refusal(Exception):
-    """A verb cannot be done.
-
-    Args:
-        text: what is shown.
-        code: of the process.
-    """
-
-    def __init__(self, text: str, code: int) -> None:
-        super().__init__(text)
-        self.text = text
-        self.code = code
-
-
-class Call:
-    """A verb with its arguments.
-
-    Raises:
-        Refusal: it is not a list of texts and a dictionary of texts, as the command sends them.
-    """
-
-    def __init__(self, node: Node, request: dict[str, Any]) -> None:
-        self.node = node
-        arguments, options = request.get("arguments", []), request.get("options", {})
-        if not (
-            isinstance(arguments, list)
-            and isinstance(options, dict)
-            and all(isinstance(text, str) for text in [*arguments, *options.values()])
-        ):
-            raise Refusal("Error:\narguments and options are texts", EX_USAGE)
-        self.arguments: list[str] = arguments
-        self.options: dict[str, str] = options
-
-    def __getitem__(self, index: int) -> str:
-        if index >= len(self.arguments):
-            raise Refusal("Error (argument validation): not enough arguments.", EX_USAGE)
-        return self.arguments[index]
-
-    @property
-    def vhost_name(self) -> str:
-        """Name of the vhost that is asked for."""
-        return self.options.get("vhost", "/")
-
-    @property
-    def vhost(self) -> VHost | None:
-        """The vhost that is asked for; lists of one that does not exist are empty."""
-        return self.node.vhosts.get(self.vhost_name)
-
-
-Answer: TypeAlias = dict[str, Any]
 
 
 def answer(node: Node, request: dict[str, Any]) -> Answer:
@@ -136,10 +89,6 @@ def _told(error: AdministrationError) -> Answer:
     return {"error": f"Error:\n{error}", "code": EX_UNAVAILABLE}
 
 
-def _table(columns: list[str], rows: list[list[Any]]) -> Answer:
-    return {"table": {"columns": columns, "rows": rows}}
-
-
 # -- users
 
 
@@ -174,7 +123,7 @@ def _set_user_tags(call: Call) -> None:
 
 def _list_users(call: Call) -> Answer:
     rows = [[user.name, list(user.tags)] for user in call.node.authority.users.values()]
-    return _table(["user", "tags"], rows)
+    return table(["user", "tags"], rows)
 
 
 # -- permissions
@@ -205,7 +154,7 @@ def _list_permissions(call: Call) -> Answer:
         for each in call.node.authority.permissions.values()
         if each.vhost == call.vhost_name
     ]
-    return _table(["user", "configure", "write", "read"], rows)
+    return table(["user", "configure", "write", "read"], rows)
 
 
 def _require_user(call: Call) -> None:
@@ -220,7 +169,7 @@ def _list_user_permissions(call: Call) -> Answer:
         for each in call.node.authority.permissions.values()
         if each.user == call[0]
     ]
-    return _table(["vhost", "configure", "write", "read"], rows)
+    return table(["vhost", "configure", "write", "read"], rows)
 
 
 def _set_topic_permissions(call: Call) -> None:
@@ -242,7 +191,7 @@ def _list_topic_permissions(call: Call) -> Answer:
         for each in topics.values()
         if each.vhost == call.vhost_name
     ]
-    return _table(["user", "exchange", "write", "read"], rows)
+    return table(["user", "exchange", "write", "read"], rows)
 
 
 def _list_user_topic_permissions(call: Call) -> Answer:
@@ -253,7 +202,7 @@ def _list_user_topic_permissions(call: Call) -> Answer:
         for each in topics.values()
         if each.user == call[0]
     ]
-    return _table(["vhost", "exchange", "write", "read"], rows)
+    return table(["vhost", "exchange", "write", "read"], rows)
 
 
 # -- vhosts
@@ -294,7 +243,7 @@ def _list_vhosts(call: Call) -> Answer:
             "tracing": vhost.tracer is not None,
         }
         rows.append([values.get(column) for column in call.arguments])
-    return _table(call.arguments, rows)
+    return table(call.arguments, rows)
 
 
 def _trace(is_on: bool) -> Callable[[Call], Answer]:
@@ -346,13 +295,68 @@ def _list(kind: str) -> Callable[[Call], Answer]:
             [vhost.name, each.name, each.pattern, each.apply_to, _compact(each.definition), each.priority]
             for each in vhost.policies.by_name[kind].values()
         ]
-        return _table(["vhost", "name", "pattern", "apply-to", "definition", "priority"], rows)
+        return table(["vhost", "name", "pattern", "apply-to", "definition", "priority"], rows)
 
     return list_policies
 
 
 def _compact(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+# -- parameters
+
+
+def _set_parameter(call: Call) -> None:
+    vhost = call.node.vhost(call.vhost_name)
+    component, name, text = call[0], call[1], call[2]
+    value = _json(text)
+    if component == POLICY:
+        raise InvalidValue("policies may not be set using this method")
+    if component == VHOST_LIMITS:
+        vhost.set_limits(_limits(text, (MAX_CONNECTIONS, MAX_QUEUES), "limits", "Validation failed\n\n"))
+    elif component == OPERATOR_POLICY:
+        if not isinstance(value, dict) or not isinstance(value.get("pattern"), str):
+            raise InvalidValue(f'Validation failed\n\nKey "pattern" not found in {name}\n')
+        pattern, definition = value["pattern"], value.get("definition", {})
+        priority, apply_to = value.get("priority", 0), value.get("apply-to", ALL)
+        policy = make_policy(OPERATOR_POLICY, name, pattern, definition, priority, apply_to)
+        vhost.set_policy(OPERATOR_POLICY, policy)
+    else:
+        raise InvalidValue(f"Validation failed\n\ncomponent {component} not found\n")
+
+
+def _clear_parameter(call: Call) -> None:
+    vhost = call.node.vhost(call.vhost_name)
+    if call[0] == VHOST_LIMITS and call[1] == "limits" and vhost.limits:
+        vhost.clear_limits()
+    elif call[0] != OPERATOR_POLICY or not vhost.clear_policy(OPERATOR_POLICY, call[1]):
+        raise InvalidValue("Parameter does not exist")
+
+
+def _list_parameters(call: Call) -> Answer:
+    vhost = call.node.vhost(call.vhost_name)
+    policies = vhost.policies.by_name[OPERATOR_POLICY].values()
+    rows: list[list[Any]] = [
+        [OPERATOR_POLICY, each.name, _compact(json.loads(each.to_json()))] for each in policies
+    ]
+    if vhost.limits:
+        rows.append([VHOST_LIMITS, "limits", _compact(vhost.limits)])
+    return table(["component", "name", "value"], rows)
+
+
+def _set_global_parameter(call: Call) -> None:
+    call.node.set_global_parameter(call[0], _json(call[1]))
+
+
+def _clear_global_parameter(call: Call) -> None:
+    if not call.node.clear_global_parameter(call[0]):
+        raise InvalidValue("Parameter does not exist")
+
+
+def _list_global_parameters(call: Call) -> Answer:
+    rows: list[list[Any]] = [[name, _compact(value)] for name, value in call.node.global_parameters.items()]
+    return table(["name", "value"], rows)
 
 
 # -- limits
@@ -395,7 +399,7 @@ def _list_vhost_limits(call: Call) -> Answer:
         rows: list[list[Any]] = [
             [vhost.name, _compact(vhost.limits)] for vhost in call.node.vhosts.values() if vhost.limits
         ]
-        return _table(["vhost", "limits"], rows)
+        return table(["vhost", "limits"], rows)
     limits = call.node.vhost(call.vhost_name).limits
     return {"text": _compact(limits) if limits else ""}
 
@@ -418,7 +422,7 @@ def _list_user_limits(call: Call) -> Answer:
     users = call.node.authority.users
     if "global" in call.options:
         rows: list[list[Any]] = [[user.name, _compact(user.limits)] for user in users.values() if user.limits]
-        return _table(["user", "limits"], rows)
+        return table(["user", "limits"], rows)
     name = call.options.get("user", "guest")
     user = users.get(name)
     if user is None:
@@ -432,7 +436,7 @@ def _list_user_limits(call: Call) -> Answer:
 def _listed(call: Call, values: dict[str, Callable[[Any], object]], things: list[Any]) -> Answer:
     columns = call.arguments
     getters = [values.get(column, _nothing) for column in columns]
-    return _table(columns, [[get(thing) for get in getters] for thing in things])
+    return table(columns, [[get(thing) for get in getters] for thing in things])
 
 
 def _nothing(_: object) -> object:
@@ -531,10 +535,6 @@ def _purge_queue(call: Call) -> None:
         raise Refusal(f"Error:\n{error.text}", EX_UNAVAILABLE) from None
 
 
-def _ping(_: Call) -> None:
-    """Do nothing, and so tell that there is somebody who does."""
-
-
 VERBS: Final[dict[str, Callable[[Call], Answer | None]]] = {
     "add_user": _add_user,
     "delete_user": _delete_user,
@@ -563,6 +563,12 @@ VERBS: Final[dict[str, Callable[[Call], Answer | None]]] = {
     "set_operator_policy": _set(OPERATOR_POLICY),
     "clear_operator_policy": _clear(OPERATOR_POLICY),
     "list_operator_policies": _list(OPERATOR_POLICY),
+    "set_parameter": _set_parameter,
+    "clear_parameter": _clear_parameter,
+    "list_parameters": _list_parameters,
+    "set_global_parameter": _set_global_parameter,
+    "clear_global_parameter": _clear_global_parameter,
+    "list_global_parameters": _list_global_parameters,
     "set_vhost_limits": _set_vhost_limits,
     "clear_vhost_limits": _clear_vhost_limits,
     "list_vhost_limits": _list_vhost_limits,
@@ -580,5 +586,5 @@ VERBS: Final[dict[str, Callable[[Call], Answer | None]]] = {
     "close_all_user_connections": _close_all_user_connections,
     "delete_queue": _delete_queue,
     "purge_queue": _purge_queue,
-    "ping": _ping,
+    **NODE_VERBS,
 }

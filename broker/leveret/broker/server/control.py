@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import signal
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
 from leveret.broker.control_socket import REQUEST_BYTES_MAX, listen
 from leveret.broker.logs import get_logger
-from leveret.broker.server.administration import EX_USAGE, answer
+from leveret.broker.server.administration import answer
+from leveret.broker.server.calls import EX_USAGE
+from leveret.broker.server.node_verbs import STOPS
 
 if TYPE_CHECKING:
     import socket
@@ -24,7 +28,10 @@ REQUEST_S: Final = 10.0  # how long a request may take to arrive
 ANSWER_S: Final = 60.0  # how long its answer may take to become durable, and to be read
 ERROR_EXIT: Final = 70
 # Of these the log tells only that they were done; the others change something.
-_QUIET: Final = ("list_", "ping", "authenticate_")
+_QUIET: Final = (
+    "list_", "ping", "authenticate_", "check_", "is_", "status", "cluster_status", "listeners", "alarms",
+    "server_version", "await_startup", "wait", "environment", "hash_password",
+)  # fmt: skip
 
 
 class ControlServer:
@@ -72,7 +79,10 @@ class ControlServer:
                     return
                 with trio.move_on_after(ANSWER_S):
                     reply = await self._answer(request)
+                    stops = reply.pop(STOPS, False)
                     await stream.send_all(json.dumps(reply).encode() + b"\n")
+                    if stops:
+                        os.kill(os.getpid(), signal.SIGTERM)  # as anybody else would stop it
         except trio.BrokenResourceError:
             pass  # the peer did not wait for its answer
 

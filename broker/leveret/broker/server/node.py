@@ -7,6 +7,7 @@ without any of them.
 
 from __future__ import annotations
 
+import json
 import platform
 from heapq import heapify, heappop, heappush
 from math import inf
@@ -32,7 +33,15 @@ from leveret.broker.version import version
 from leveret.protocol.errors import InternalError
 from leveret.protocol.handshake import State, Tuning, server_properties
 from leveret.protocol.outbox import Outbox
-from leveret.storage.changes import Batch, QueueDelivered, Snapshot, VHostAdded, VHostDeleted
+from leveret.storage.changes import (
+    Batch,
+    ParameterCleared,
+    ParameterSet,
+    QueueDelivered,
+    Snapshot,
+    VHostAdded,
+    VHostDeleted,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,6 +65,7 @@ DELIVER_ROUNDS_MAX: Final = (
 )
 TIMERS_MIN: Final = 1000  # beyond this and the next for each session, timers of closed sessions are removed
 TIMERS_PER_SESSION: Final = 8
+GLOBAL: Final = "global"  # component of parameters that belong to no vhost, kept under an empty one
 SHUTDOWN_TEXT: Final = "broker forced connection closure with reason 'shutdown'"
 
 
@@ -135,6 +145,9 @@ class Node:
         self._token = token
         self._on_durable: list[tuple[int, Callable[[], None]]] = []  # batch, what to call then
         self.vhosts: dict[str, VHost] = {}
+        self.global_parameters: dict[str, object] = {}  # name -> JSON value; nothing here looks at them
+        self.started_at_ms: int = now_ms
+        self.listeners: list[tuple[str, int]] = []  # address and port of each
         self._restore(snapshot)
 
     def _restore(self, snapshot: Snapshot) -> None:
@@ -149,6 +162,9 @@ class Node:
             if name not in self.vhosts:
                 self.add_vhost(name)
         for parameter in snapshot.parameters:
+            if parameter.component == GLOBAL:
+                self.global_parameters[parameter.name] = json.loads(parameter.value)
+                continue
             self.vhosts[parameter.vhost].restore_parameter(parameter)
         for exchange in snapshot.exchanges:
             self.vhosts[exchange.vhost].restore_exchange(exchange)
@@ -181,6 +197,25 @@ class Node:
         self.add_vhost(settings.default_vhost, "Default virtual host")
         self.authority.add_user(settings.default_user, settings.default_password, (ADMINISTRATOR,))
         self.authority.set_permissions(settings.default_user, settings.default_vhost, ".*", ".*", ".*")
+
+    def set_global_parameter(self, name: str, value: object) -> None:
+        """Keep a JSON value that belongs to no vhost."""
+        self.global_parameters[name] = value
+        self.turn.define(ParameterSet("", GLOBAL, name, json.dumps(value)))
+        self.turn.events.parameter_changed(None, GLOBAL, name, value)
+
+    def clear_global_parameter(self, name: str) -> bool:
+        """Forget such a value.
+
+        Returns:
+            whether it was there.
+        """
+        if name not in self.global_parameters:
+            return False
+        del self.global_parameters[name]
+        self.turn.define(ParameterCleared("", GLOBAL, name))
+        self.turn.events.parameter_changed(None, GLOBAL, name, None)
+        return True
 
     # -- vhosts
 

@@ -159,6 +159,7 @@ async def _run(
     waker = Waker()
     committer = Committer(store, waker.wake)
     node = Node(settings, committer, snapshot, steady_wall_clock, secrets.token_urlsafe)
+    node.listeners = [listener.getsockname()[:2] for listener in listeners]
     loop = SocketLoop(node, listeners, waker)
     host, port = listeners[0].getsockname()[:2]
     shown_host = f"[{host}]" if ":" in host else host
