@@ -128,6 +128,17 @@ def test_a_tag_in_use_on_the_channel_closes_the_connection() -> None:
     assert refused.value.method_ids == (60, 20)
 
 
+def test_a_channel_has_so_many_consumers_at_most() -> None:
+    channel = Broker(consumers_per_channel=2).channel()
+    channel.declare("q")
+    channel.consume("q", "1")
+    channel.consume("q", "2")
+    with pytest.raises(Refused) as refused:
+        channel.consume("q", "3")
+    text = "NOT_ALLOWED - reached maximum (2) of consumers per channel"
+    assert (refused.value.code, refused.value.text, refused.value.method_ids) == (530, text, (60, 20))
+
+
 def test_a_tag_may_be_in_use_on_another_channel() -> None:
     client = Broker().connect()
     one, two = client.channel(1), client.channel(2)

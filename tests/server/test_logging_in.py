@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pytest
 from pamqp import commands
+from structlog.testing import capture_logs
 
 from leveret.protocol.tables import Field, encode_table
 
@@ -99,6 +100,13 @@ def test_nothing_is_read_after_a_refused_header() -> None:
     client = stranger()
     client.send(b"AMQP\0\0\x09\x02" + client.peer.handshake())
     assert client.take() == [ProtocolHeader(HEADER)]
+
+
+def test_a_health_check_that_says_nothing_is_not_logged() -> None:
+    client = stranger()
+    with capture_logs() as logs:
+        client.vanish()
+    assert logs == []
 
 
 # logging in
