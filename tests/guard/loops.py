@@ -154,11 +154,14 @@ class Server:
         return len(self.peer.send(1, method) + self.peer.content(1, body, properties))
 
 
-def _one_queue(*, no_ack: bool = True, durable: bool = False) -> tuple[Server, Session, Session]:
+def _one_queue(
+    *, no_ack: bool = True, durable: bool = False, **arguments: int
+) -> tuple[Server, Session, Session]:
     """A broker with a publisher, queue "q" and its consumer."""
     server = Server()
     publisher = server.connect()
-    server.call(publisher, commands.Queue.Declare, queue="q", durable=durable)
+    table = {f"x-{name.replace('_', '-')}": value for name, value in arguments.items()}
+    server.call(publisher, commands.Queue.Declare, queue="q", durable=durable, arguments=table)
     return server, publisher, server.consumer("q", no_ack=no_ack)
 
 
@@ -180,6 +183,23 @@ def acked(yields: int) -> Generator[None, None, None]:
     run = server.publishes(("", "q"), body=SMALL) * RUN
     acks = [server.acks(each * RUN, RUN) for each in range(yields)]
     size = server.delivery_bytes("", "q", SMALL) * RUN
+    server.written = 0
+    for settled in acks:
+        yield
+        server.turns(publisher, run)
+        server.turns(consumer, settled)
+        server.expect(size)
+
+
+def prioritised(yields: int) -> Generator[None, None, None]:
+    """The same in a queue with priorities, of which two are in use."""
+    server, publisher, consumer = _one_queue(no_ack=False, max_priority=10)
+    low, high = replace(priority=1), replace(priority=5)
+    run = server.publishes(("", "q"), body=SMALL, properties=low) * (RUN // 2) + server.publishes(
+        ("", "q"), body=SMALL, properties=high
+    ) * (RUN // 2)
+    acks = [server.acks(each * RUN, RUN) for each in range(yields)]
+    size = server.delivery_bytes("", "q", SMALL, low) * RUN
     server.written = 0
     for settled in acks:
         yield
@@ -394,6 +414,7 @@ class Loop(NamedTuple):
 LOOPS: Final = {
     "transient, auto-ack": Loop(auto_ack, RUN, 3),
     "transient, acked": Loop(acked, RUN, 3),
+    "priorities, acked": Loop(prioritised, RUN, 3),
     "one at a time": Loop(single, SINGLES, 3),
     "fanout to 10": Loop(fanout, RUN, 1),
     "topic": Loop(topic, RUN, 3),
