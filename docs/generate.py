@@ -13,6 +13,7 @@ from leveret.broker.cli import SERVE_OPTIONS, leveret
 from leveret.broker.config import SETTINGS, Setting, Settings
 from leveret.broker.ctl.command import usage
 from leveret.broker.ctl.verbs import VERBS
+from leveret.broker.defaults import DefaultOperatorPolicies, DefaultUsers, DefaultVHostLimits
 from leveret.broker.values import Size, readable_size
 
 if TYPE_CHECKING:
@@ -96,6 +97,8 @@ def _toml(value: object, setting: Setting) -> str:
         return str(value).lower()
     if isinstance(value, int) and isinstance(setting.kind, Size):
         return f'"{readable_size(value)}"'
+    if isinstance(setting.kind, DefaultUsers | DefaultOperatorPolicies | DefaultVHostLimits):
+        return "{}"
     if isinstance(value, tuple):
         return "[" + ", ".join(f'"{each}"' for each in value) + "]"
     if isinstance(value, int | float):

@@ -18,6 +18,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, get_type_hints
 
 from leveret.broker import rabbitmq_conf
+from leveret.broker.defaults import (
+    DefaultLimits,
+    DefaultOperatorPolicies,
+    DefaultOperatorPolicy,
+    DefaultUser,
+    DefaultUsers,
+    DefaultVHostLimits,
+    Pattern,
+)
 from leveret.broker.values import (
     GIB,
     KIB,
@@ -232,6 +241,46 @@ class Settings:
             rabbitmq_variable="RABBITMQ_DEFAULT_VHOST",
         ),
     ] = "/"
+    default_user_tags: Annotated[
+        tuple[str, ...],
+        Setting("auth.default_user_tags", Names(), "Its tags. Without `administrator` nobody is one."),
+    ] = ("administrator",)
+    default_configure: Annotated[
+        str, Setting("auth.default_configure", Pattern(), "What it may configure in its vhost.")
+    ] = ".*"
+    default_write: Annotated[
+        str, Setting("auth.default_write", Pattern(), "What it may write to in its vhost.")
+    ] = ".*"
+    default_read: Annotated[
+        str, Setting("auth.default_read", Pattern(), "What it may read from in its vhost.")
+    ] = ".*"
+    default_users: Annotated[
+        tuple[DefaultUser, ...],
+        Setting(
+            "auth.default_users",
+            DefaultUsers(),
+            "Users with permissions in each new vhost whose name matches their `vhost_pattern`, created with"
+            " it if need be: `[auth.default_users.NAME]`. Without a password none lets them in.",
+        ),
+    ] = ()
+    default_operator_policies: Annotated[
+        tuple[DefaultOperatorPolicy, ...],
+        Setting(
+            "limits.default_operator_policies",
+            DefaultOperatorPolicies(),
+            "Operator policies of each new vhost whose name matches their `vhost_pattern`:"
+            " `[limits.default_operator_policies.NAME]`.",
+        ),
+    ] = ()
+    default_vhost_limits: Annotated[
+        tuple[DefaultLimits, ...],
+        Setting(
+            "limits.default_vhost_limits",
+            DefaultVHostLimits(),
+            "Limits of each new vhost, of the first table whose `pattern` matches its name:"
+            " `[limits.default_vhost_limits.NAME]`.",
+        ),
+    ] = ()
     loopback_users: Annotated[
         tuple[str, ...],
         Setting("auth.loopback_users", Names(), "Users that may log in from this machine only."),
@@ -348,7 +397,7 @@ def _parse(given: _Given) -> object:
     try:
         return given.kind.parse(given.value)
     except ValueError:
-        shown = "its value" if given.name == "default_password" else _shown(given.value)
+        shown = "its value" if given.name in ("default_password", "default_users") else _shown(given.value)
         raise ConfigError(
             f"{given.origin}: {shown} is not allowed; give {given.kind.allowed}", given.exit_code
         ) from None
@@ -438,7 +487,7 @@ def _from_toml(path: Path, named_by: str) -> Iterator[_Given]:
 
 def _flatten(table: Mapping[str, object], prefix: str) -> Iterator[tuple[str, object]]:
     for key, value in table.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and prefix + key not in _FIELDS_BY_KEY:
             yield from _flatten(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value

@@ -42,6 +42,9 @@ KEYS: Final[dict[str, tuple[str, Kind[object] | None]]] = {
     "disk_free_limit.absolute": ("disk_free_bytes", None),
     "vm_memory_high_watermark.absolute": ("memory_high_watermark", None),
     "vm_memory_high_watermark.relative": ("memory_high_watermark", None),
+    "default_permissions.configure": ("default_configure", None),
+    "default_permissions.write": ("default_write", None),
+    "default_permissions.read": ("default_read", None),
     "log.console.formatter": ("log_format", None),
     "log.default.level": ("log_level", _LEVELS),
     "log.console.level": ("log_level", _LEVELS),
@@ -54,14 +57,28 @@ OTHER_KEYS: Final = {
     "listeners.tcp.1": "port",
     "loopback_users": "loopback_users",
     "loopback_users.guest": "loopback_users",
+    "default_user_tags.TAG": "default_user_tags",
+    "default_users.NAME.password": "default_users",
+    "default_users.NAME.tags": "default_users",
+    "default_users.NAME.vhost_pattern": "default_users",
+    "default_users.NAME.configure": "default_users",
+    "default_users.NAME.write": "default_users",
+    "default_users.NAME.read": "default_users",
+    "default_policies.operator.NAME.KEY": "default_operator_policies",
+    "default_limits.vhosts.NAME.KEY": "default_vhost_limits",
+}
+# First parts of keys that make tables, as `default_users.NAME.KEY` -> field of Settings
+TABLES: Final = {
+    "default_users.": "default_users",
+    "default_policies.operator.": "default_operator_policies",
+    "default_limits.vhosts.": "default_vhost_limits",
 }
 
 # First parts of keys that RabbitMQ or one of its plugins has and Leveret does not use (yet).
 _FOREIGN_TEXT: Final = """
 advertised_ amqp1_0 anonymous_login_ auth_ auto_delete_ background_gc_ channel_max_per_node
 channel_operation_timeout channel_tick_interval classic_queue cluster_ collect_statistics
-connection_max credential_validator credit_flow default_consumer_prefetch default_limits
-default_permissions default_policies default_queue_type default_user_tags default_users definitions
+connection_max credential_validator credit_flow default_consumer_prefetch default_queue_type definitions
 delegate_count deprecated_features dead_letter_worker disk_free_limit distribution erlang
 feature_flags federation heartbeat_ hipe_ kernel listeners.ssl load_definitions log log. management
 max_connections memory_monitor message_interceptors message_store metadata_store mirroring_ mnesia_
@@ -106,6 +123,8 @@ def parse(text: str) -> Contents:
     ignored: list[str] = []
     listeners: list[str] = []
     loopback = {"guest": True}
+    tags = {"administrator": True}
+    tables: dict[str, dict[str, dict[str, str]]] = {}  # field of Settings -> name -> key -> value
     for key, value in values.items():
         if key in KEYS:
             entries.append(Entry(key, KEYS[key][0], value, KEYS[key][1]))
@@ -115,6 +134,14 @@ def parse(text: str) -> Contents:
             loopback.clear()
         elif key.startswith("loopback_users."):
             loopback[key.removeprefix("loopback_users.")] = _boolean(key, value)
+        elif key.startswith("default_user_tags."):
+            tags[key.removeprefix("default_user_tags.")] = _boolean(key, value)
+        elif part := next((part for part in TABLES if key.startswith(part)), ""):
+            name, _, rest = key.removeprefix(part).partition(".")
+            if "." in rest:  # of mirrored queues
+                ignored.append(key)
+            else:
+                tables.setdefault(TABLES[part], {}).setdefault(name, {})[rest] = value
         elif key.startswith(_FOREIGN):
             ignored.append(key)
         else:
@@ -123,6 +150,10 @@ def parse(text: str) -> Contents:
     if any(key.startswith("loopback_users") for key in values):
         users = tuple(user for user, is_loopback in loopback.items() if is_loopback)
         entries.append(Entry("loopback_users", "loopback_users", users, None))
+    if any(key.startswith("default_user_tags.") for key in values):
+        given = tuple(tag for tag, is_given in tags.items() if is_given)
+        entries.append(Entry("default_user_tags", "default_user_tags", given, None))
+    entries += [Entry(name, name, table, None) for name, table in tables.items()]
     if listeners:
         entries += _listener(listeners, values)
     return Contents(tuple(entries), tuple(ignored))

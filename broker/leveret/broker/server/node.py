@@ -14,7 +14,6 @@ from math import inf
 from random import Random
 from typing import TYPE_CHECKING, Final, Protocol
 
-from leveret.broker.access import ADMINISTRATOR
 from leveret.broker.logs import Throttle, get_logger
 from leveret.broker.model.authority import Authority, NoSuchVHost
 from leveret.broker.model.dead_lettering import publish_dead_letter
@@ -28,6 +27,7 @@ from leveret.broker.model.turn import Turn
 from leveret.broker.model.vhost import LOG_EXCHANGE, VHost
 from leveret.broker.server.committer import Answer, DueRequest, Failed, Loaded, LoadRequest, Written
 from leveret.broker.server.connection_events import connection_closed
+from leveret.broker.server.seeding import seed
 from leveret.broker.server.session import Session
 from leveret.broker.version import version
 from leveret.protocol.errors import InternalError
@@ -195,8 +195,11 @@ class Node:
         """Make what a new broker begins with: one vhost, and one user who may do everything."""
         settings = self.settings
         self.add_vhost(settings.default_vhost, "Default virtual host")
-        self.authority.add_user(settings.default_user, settings.default_password, (ADMINISTRATOR,))
-        self.authority.set_permissions(settings.default_user, settings.default_vhost, ".*", ".*", ".*")
+        name = settings.default_user
+        if name not in self.authority.users:  # among the default users, as well
+            self.authority.add_user(name, settings.default_password, settings.default_user_tags)
+        rights = (settings.default_configure, settings.default_write, settings.default_read)
+        self.authority.set_permissions(name, settings.default_vhost, *rights)
 
     def set_global_parameter(self, name: str, value: object) -> None:
         """Keep a JSON value that belongs to no vhost."""
@@ -236,7 +239,8 @@ class Node:
         """Create a vhost; if it is there, only give it this description and so on."""
         record = VHostAdded(name, description, tags, default_queue_type)
         events = self.turn.events
-        if name in self.vhosts:
+        is_new = name not in self.vhosts
+        if not is_new:
             if tags != self.vhosts[name].tags:
                 events.tell("vhost.tags.set", {BY: self.turn.actor, "tags": tags, "name": name})
             self._describe_vhost(record)
@@ -246,6 +250,8 @@ class Node:
                 events.exchange_created(exchange)
             events.tell("vhost.created", self._about(record))
         self.turn.define(record)
+        if is_new:
+            seed(self, self.vhosts[name])
 
     def _about(self, record: VHostAdded) -> dict[str, object]:
         return {
