@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -30,6 +31,12 @@ from ..server.harness import Broker, ChannelOfTest, Client, Refused
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "reference" / "compatibility.md").read_text(encoding="utf-8")
+NODES = [
+    node
+    for root in ("broker", "protocol")
+    for path in sorted((ROOT / root).rglob("*.py"))
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+]  # of the sources
 STATES = {"yes", "partly", "not yet", "never"}
 SUPPORTED = {"yes", "partly"}
 PUBLISHES_AND_SETTLEMENTS = {
@@ -60,10 +67,13 @@ def amqp_name(pamqp_name: str) -> str:
 
 
 BY_NAME = {amqp_name(method.name): method for method in METHODS.values()}
-METHOD_ROWS = table("method | id | from | state | remark")
+METHOD_ROWS = table("method | id | from | Leveret | 3.10 | 4.x | LavinMQ | remark")
 FROM_CLIENT = {row[0]: row[3] for row in METHOD_ROWS if row[2] in ("client", "both")}
 FROM_BROKER = {row[0]: row[3] for row in METHOD_ROWS if row[2] in ("broker", "both")}
-QUEUE_ARGUMENTS = {row[0].strip("`"): row[1:] for row in table("argument | classic | quorum | remark")}
+QUEUE_ARGUMENTS = {
+    row[0].strip("`"): [*row[1:3], row[-1]]
+    for row in table("argument | classic | quorum | 3.10 | 4.x | LavinMQ | remark")
+}
 ALLOWED_VALUES: dict[str, object] = {
     "x-queue-type": "classic",
     "x-overflow": "reject-publish",
@@ -201,18 +211,23 @@ def end_in_every_way(client: Client) -> set[str]:
 
 
 def test_exchange_types_are_those_in_the_code() -> None:
-    on_page = states("type | state | remark")
+    on_page = states("type | Leveret | 3.10 | 4.x | LavinMQ | remark")
     assert {name for name, state in on_page.items() if state in SUPPORTED} == set(EXCHANGE_TYPES)
 
 
-@pytest.mark.parametrize("name", set(states("type | state | remark")) - set(EXCHANGE_TYPES))
+@pytest.mark.parametrize(
+    "name", set(states("type | Leveret | 3.10 | 4.x | LavinMQ | remark")) - set(EXCHANGE_TYPES)
+)
 def test_a_missing_exchange_type_is_refused(name: str) -> None:
     with pytest.raises(Refused, match="unknown exchange type"):
         Broker().channel().call(commands.Exchange.Declare, exchange="e", exchange_type=name)
 
 
 def test_arguments_of_exchanges_and_predeclared_exchanges_are_there() -> None:
-    assert states("flag or argument | state | remark")[arguments.ALTERNATE_EXCHANGE] == "yes"
+    assert (
+        states("flag or argument | Leveret | 3.10 | 4.x | LavinMQ | remark")[arguments.ALTERNATE_EXCHANGE]
+        == "yes"
+    )
     line = next(line for line in PAGE.splitlines() if line.startswith("Predeclared: "))
     assert set(re.findall(r"`([\w.]+)`", line)) == {name for name, _type, _internal in PREDECLARED}
 
@@ -290,7 +305,7 @@ def test_an_argument_is_kept_if_nothing_reads_it(name: str, field: str) -> None:
 
 
 def test_every_argument_of_a_consumer_is_there() -> None:
-    on_page = states("flag or argument of a consumer | state | remark")
+    on_page = states("flag or argument of a consumer | Leveret | 3.10 | 4.x | LavinMQ | remark")
     known = {*arguments._CONSUMER_CHECKS, *arguments._CONSUMED_BY, X_OFFSET_TRACKING}
     assert {name for name in on_page if name.startswith("x-")} == known
 
@@ -299,7 +314,7 @@ def test_every_argument_of_a_consumer_is_there() -> None:
 
 
 def test_every_property_is_there() -> None:
-    on_page = states("property | state | remark")
+    on_page = states("property | Leveret | 3.10 | 4.x | LavinMQ | remark")
     assert list(on_page) == [name.replace("_", "-") for name in PROPERTY_NAMES]
 
 
@@ -310,7 +325,7 @@ def test_headers_of_dead_letters_are_written(header: str) -> None:
     channel.declare("q", arguments={"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "dead"})
     channel.publish("q", properties=replace(expiration="0"))
     got = channel.get("dead")
-    assert states("header | state | remark")[header] == "yes"
+    assert states("header | Leveret | 3.10 | 4.x | LavinMQ | remark")[header] == "yes"
     assert got is not None
     assert header in (got.fields.headers or {})
 
@@ -319,7 +334,7 @@ def test_headers_of_dead_letters_are_written(header: str) -> None:
 
 
 def test_mechanisms_are_those_that_are_offered() -> None:
-    on_page = states("mechanism | state | remark")
+    on_page = states("mechanism | Leveret | 3.10 | 4.x | LavinMQ | remark")
     assert [name for name, state in on_page.items() if state in SUPPORTED] == list(sasl.MECHANISMS)
 
 
@@ -389,11 +404,57 @@ def test_reply_codes_are_those_that_are_raised() -> None:
     assert found == expected
 
 
+def error_texts() -> set[tuple[int, str]]:
+    """Return code and text of the errors in the sources; what a case puts into a text is `…`."""
+    found: set[tuple[int, str]] = set()
+    for node in NODES:
+        if isinstance(node, ast.Call) and node.args:
+            name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+            error = vars(errors).get(name)
+            text = constant(node.args[0])
+            if text and isinstance(error, type) and issubclass(error, errors.AMQPException):
+                found.add((error.reply_code, text))
+    return found
+
+
+def constant(node: ast.expr) -> str:
+    """Return what is known of a text; nothing if it is made elsewhere."""
+    if isinstance(node, ast.JoinedStr):
+        return "".join(constant(part) or "…" for part in node.values)
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+
+
+def test_every_error_text_is_there() -> None:
+    on_page = {(int(row[0]), row[1].strip("`")) for row in table("code | text | 3.10 | 4.x | LavinMQ")}
+    raised = error_texts()
+    assert raised <= on_page
+    texts = {constant(node) for node in NODES if isinstance(node, ast.expr)}
+    made_elsewhere = {text for _, text in on_page - raised}
+    assert made_elsewhere <= texts
+
+
+# -- all tables
+
+
+@pytest.mark.parametrize("header", re.findall(r"^\| (.*\| 4\.x \| LavinMQ\b.*) \|$", PAGE, re.MULTILINE))
+def test_a_table_has_a_word_for_each_broker(header: str) -> None:
+    columns = header.split(" | ")
+    for row in table(header):
+        assert len(row) == len(columns), row
+        assert all(row[columns.index(broker)] for broker in ("3.10", "4.x", "LavinMQ")), row
+
+
+def test_every_argument_and_header_that_the_code_names_is_there() -> None:
+    texts = {constant(node) for node in NODES if isinstance(node, ast.expr)}
+    names = {text for text in texts if re.fullmatch(r"x-[a-z]+(-[a-z]+)*", text)}
+    assert {name for name in names if f"`{name}`" not in PAGE} == set()
+
+
 # -- policies
 
 
 def test_every_key_of_a_policy_is_there() -> None:
-    rows = table("policy key | state | operator policy | remark")
+    rows = table("policy key | Leveret | operator policy | 3.10 | 4.x | LavinMQ | remark")
     on_page = {name.strip("` "): row[1:3] for row in rows for name in row[0].split(", ")}
     assert set(on_page) == set(POLICY_KEYS)
     assert {
