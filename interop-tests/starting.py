@@ -26,7 +26,8 @@ PLUGINS = (
     "rabbitmq_random_exchange",
     "rabbitmq_recent_history_exchange",
     "rabbitmq_sharding",
-)  # bundled with RabbitMQ, for their exchange types
+    "rabbitmq_event_exchange",
+)  # bundled with RabbitMQ, for their exchange types, and for the exchange of events
 CTL = "ctl"  # beside the data of a broker: a script with rabbitmqctl's verbs for it
 RABBITMQ_START_S, LEVERET_START_S, STOP_S = 90, 30, 20
 POLL_S = 0.02  # between two looks whether a broker answers

@@ -1,8 +1,9 @@
 """Users, their passwords and tags.
 
 A password is kept as RabbitMQ keeps it: base64 of a salt of 4 bytes and the hash of salt and password, so
-that definitions can be exchanged. Each of the hashes takes about a microsecond; a detour over a thread would
-take fifty.
+that definitions can be exchanged. It is checked in the event loop: that takes 3 microseconds, and 17 for the
+longest password that a login has room for, where a detour over a thread takes 80. A hash that is slow on
+purpose would have to go to a thread.
 """
 
 from __future__ import annotations
