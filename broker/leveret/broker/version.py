@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import importlib.machinery
-import importlib.metadata
 import importlib.util
 import platform
+from typing import Final
+
+# Here and not read from the installed package's metadata: what reads them takes 1.5 MB.
+VERSION: Final = "0.1.0"
 
 
 def version() -> str:
     """Return the version, as 0.1.0."""
-    try:
-        return importlib.metadata.version("leveret")
-    except importlib.metadata.PackageNotFoundError:  # run from a source tree that is not installed
-        return "unknown"
+    return VERSION
 
 
 def is_compiled() -> bool:

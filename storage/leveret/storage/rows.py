@@ -1,4 +1,4 @@
-"""Messages as rows: written and removed with few large statements. Reading them back: reading.py.
+"""Messages as rows: written and removed with few large statements. Reading them back: reading.py. HOT.
 
 Each statement that runs in the writer's thread lets go of the interpreter lock, and may wait long for it
 while the event loop is busy. So rows go into statements of up to `STATEMENT_ROWS` rows, and removals into
@@ -12,7 +12,7 @@ Small bodies and property lists are handed to sqlite3 as `bytearray`: it looks f
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 from zlib import crc32
 
 from leveret.storage.changes import MAX_POSITION, StoredContent
@@ -49,14 +49,24 @@ INSERT_LARGE: Final = INSERT + "SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ? WHERE ?"
 NO_ROW: Final[tuple[int, ...]] = (0,) * (FULL_WIDTH + 1)
 
 
-class Envelope(NamedTuple):
+class Envelope:
     """What rows of many messages share, as it is stored."""
 
-    exchange: str | bytes
-    routing_key: str | bytes
-    properties: bytearray
-    properties_json: str | None
-    seed: int  # checksum of the above, to be continued with the body
+    __slots__ = ("exchange", "properties", "properties_json", "routing_key", "seed")
+
+    def __init__(
+        self,
+        exchange: str | bytes,
+        routing_key: str | bytes,
+        properties: bytearray,
+        properties_json: str | None,
+        seed: int,
+    ) -> None:
+        self.exchange = exchange
+        self.routing_key = routing_key
+        self.properties = properties
+        self.properties_json = properties_json
+        self.seed = seed  # checksum of the names and properties, to be continued with the body
 
 
 def stored_name(name: str) -> str | bytes:
