@@ -342,6 +342,20 @@ def test_the_x_death_of_a_client_is_no_history() -> None:
     assert deaths(got(channel, "dead")) == [("q", "rejected", 1)]
 
 
+def test_the_x_death_of_a_client_may_count_as_in_rabbitmq_3() -> None:
+    channel = with_dead_letters(Broker(trusts_x_death=True))
+    channel.publish("q", b"1")
+    reject_one(channel, "q")
+    published = got(channel, "dead")
+    headers = published.fields.headers
+    assert headers is not None
+    channel.publish("q", b"2", properties=replace(headers={"x-death": headers["x-death"]}))
+    reject_one(channel, "q")
+    dead = got(channel, "dead")
+    assert deaths(dead) == [("q", "rejected", 2)]
+    assert "x-first-death-queue" not in (dead.fields.headers or {})
+
+
 def test_the_history_outlives_a_crash() -> None:
     broker = Broker()
     channel = with_dead_letters(broker)

@@ -203,6 +203,16 @@ class Settings:
             "Whether `basic.nack` counts towards the delivery limit of a queue, as in RabbitMQ before 4.3.",
         ),
     ] = True
+    trusts_x_death: Annotated[
+        bool,
+        Setting(
+            "amqp.trusts_x_death",
+            Boolean(),
+            "Whether an `x-death` header that a client publishes is the history of the message, as in RabbitMQ"
+            " before 4.0. Clients that republish what they received may count on it; any client can then"
+            " forge one.",
+        ),
+    ] = False
     advertised_version: Annotated[
         str,
         Setting(

@@ -40,7 +40,7 @@ def publish_dead_letter(vhost: VHost, dead: DeadLetter) -> int:
         exchange=old.exchange,
         routing_keys=visible_keys,
         time_s=dead.time_ms // 1000,
-        trusted=old.dead_lettered,
+        trusted=old.dead_lettered or vhost.turn.trusts_x_death,
     )
     dead_letter_key = queue.arguments.dead_letter_routing_key
     if dead_letter_key is not None:

@@ -94,6 +94,7 @@ class Turn:
         "own_messages_dropped",
         "released",
         "touched",
+        "trusts_x_death",
         "unwritten_bytes",
         "watches",
         "windows",
@@ -105,6 +106,7 @@ class Turn:
         self.chance = chance
         self.batch: Batch = Batch(1)
         self.nacks_count: bool = True  # basic.nack counts towards delivery limits
+        self.trusts_x_death: bool = False  # what a client publishes as x-death is history
         self.durable: int = 0  # number of the last batch known to be on stable storage
         self.touched: dict[Queue, None] = {}  # queues that may have something to deliver, in order
         self.confirming: dict[Channel, None] = {}  # channels with publishes to confirm

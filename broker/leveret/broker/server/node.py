@@ -109,6 +109,7 @@ class Node:
         now_ms = clock_ms()
         self.turn = Turn(now_ms, Random(now_ms).randrange)
         self.turn.nacks_count = settings.nacks_count
+        self.turn.trusts_x_death = settings.trusts_x_death
         self.turn.watches.default_ms = int(settings.consumer_timeout_s * 1000)
         self.to_flush: list[Outbox] = []
         self.authority = Authority(self.turn, token, frozenset(settings.loopback_users))
