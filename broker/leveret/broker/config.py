@@ -208,8 +208,8 @@ class Settings:
         Setting(
             "amqp.trusts_x_death",
             Boolean(),
-            "Whether an `x-death` header that a client publishes is the history of the message, as in RabbitMQ"
-            " before 4.0. Clients that republish what they received may count on it; any client can then"
+            "Whether an `x-death` header that a client publishes is the history of the message, as in"
+            " RabbitMQ before 4.0. Clients that republish what they received may count on it; any client can then"
             " forge one.",
         ),
     ] = False
