@@ -278,6 +278,15 @@ def test_a_binding_of_a_durable_queue_survives_a_restart() -> None:
     assert channel.ready("kept") == 1
 
 
+def test_the_end_of_the_last_connection_is_told_to_a_durable_queue() -> None:
+    broker = Broker()
+    channel = broker.channel()
+    channel.declare("kept", durable=True)
+    channel.bind("kept", "amq.rabbitmq.event", "connection.closed")
+    broker.restart()
+    assert broker.channel().ready("kept") == 1
+
+
 def test_a_binding_survives_also_where_the_default_vhost_is_another_now() -> None:
     broker = Broker()
     channel = broker.channel()

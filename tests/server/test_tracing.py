@@ -289,3 +289,13 @@ def test_headers_that_are_too_deep_for_a_copy_are_left_out_of_it(traced: Traced)
     properties = headers_of(copy)["properties"].value
     assert isinstance(properties, dict)
     assert list(properties) == ["app_id"]
+
+
+def test_a_vhost_that_is_traced_can_be_deleted(traced: Traced) -> None:
+    node = traced.broker.node
+    node.add_vhost("v")
+    traced.switch(is_on=False)
+    node.trace(node.vhosts["v"], True)
+    assert node.is_watchful
+    node.delete_vhost("v")
+    assert not node.is_watchful

@@ -41,8 +41,9 @@ _QUEUE_COLUMNS: Final = (
 )  # fmt: skip
 _CONNECTION_COLUMNS: Final = (
     "pid", "name", "user_provided_name", "user", "vhost", "state", "channels", "protocol", "host", "port",
-    "peer_host", "peer_port", "ssl", "auth_mechanism", "timeout", "frame_max", "channel_max",
-    "client_properties", "connected_at",
+    "peer_host", "peer_port", "ssl", "ssl_protocol", "ssl_key_exchange", "ssl_cipher", "ssl_hash",
+    "peer_cert_subject", "peer_cert_issuer", "peer_cert_validity", "auth_mechanism", "timeout", "frame_max",
+    "channel_max", "client_properties", "connected_at",
 )  # fmt: skip
 _CHANNEL_COLUMNS: Final = (
     "pid", "connection", "name", "number", "user", "vhost", "transactional", "confirm", "consumer_count",

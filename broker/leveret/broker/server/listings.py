@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from leveret.broker.server.session import Session
 
 RUNNING: Final = "running"
+TLS_COLUMNS: Final = (
+    "ssl_protocol", "ssl_key_exchange", "ssl_cipher", "ssl_hash", "peer_cert_subject", "peer_cert_issuer",
+    "peer_cert_validity",
+)  # fmt: skip
 
 
 def table_as_list(table: Table) -> list[list[object]]:
@@ -208,6 +212,7 @@ CONNECTION: Final[dict[str, Callable[[Any], object]]] = {
     "peer_host": lambda session: _address(session, 0)[0],
     "peer_port": lambda session: _address(session, 0)[1],
     "ssl": lambda session: False,
+    **dict.fromkeys(TLS_COLUMNS, lambda session: ""),
     "auth_mechanism": lambda session: session.mechanism,
     "timeout": lambda session: session.heartbeat_s,
     "frame_max": lambda session: session.outbox.frame_max,

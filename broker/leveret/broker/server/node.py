@@ -291,6 +291,7 @@ class Node:
             if connection is not None and connection.vhost is vhost:
                 session.force_close(f"vhost '{name}' is deleted")
         del self.vhosts[name]
+        self._look_around()
         vhost.delete_everything()
         self.authority.vhost_deleted(name)
         self.turn.define(VHostDeleted(name))
@@ -729,6 +730,7 @@ class Node:
             session.connection_broken()
 
     def _finish_stopping(self) -> None:
+        self._publish_own()  # what was told of the last connections
         for vhost in self.vhosts.values():
             for queue in vhost.queues.values():
                 queue.note_deliveries_end()
