@@ -271,7 +271,7 @@ class Backlog:
 
     def entry_of(self, message: Message, position: int) -> Entry:
         """Make an entry for a message that is, or was until now, in `ready`."""
-        entry = self._make_entry(position, message, False, 0)
+        entry = Entry(self._queue, position, message, False, 0)
         if position <= self._spilled_up_to:
             entry.is_spilled = True
         return entry

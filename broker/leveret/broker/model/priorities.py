@@ -72,6 +72,13 @@ class Level(Backlog):
         """Under which the store has its messages."""
         return self._queue_id
 
+    def entry_of(self, message: Message, position: int) -> Entry:
+        """Make an entry of this level; see `Backlog.entry_of`."""
+        entry = self._make_entry(position, message, False, 0)
+        if position <= self._spilled_up_to:
+            entry.is_spilled = True
+        return entry
+
     def _make_entry(self, position: int, message: Message, redelivered: bool, expires_at_ms: int) -> Entry:
         return LevelEntry(self, self._queue, position, message, redelivered, expires_at_ms)
 
