@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import pytest
 
+from leveret.protocol.properties import replace
+
 from .harness import PERSISTENT, Broker, ChannelOfTest
 
 
@@ -138,6 +140,17 @@ def test_dropped_messages_leave_the_store() -> None:
         channel.publish("q", b"%d" % number, properties=PERSISTENT)
     broker.crash()
     assert broker.channel().drain("q") == [b"3", b"4"]
+
+
+def test_what_has_expired_while_the_head_is_read_back_does_not_count() -> None:
+    broker = Broker()
+    channel = broker.channel()
+    channel.declare("q", durable=True, arguments={"x-max-length": 2})
+    channel.publish("q", b"kept", properties=PERSISTENT)
+    broker.restart()
+    channel = broker.channel()
+    channel.publish_all("q", b"1", b"2", b"3", properties=replace(expiration="0"))
+    assert channel.drain("q") == [b"kept"]
 
 
 def test_the_limit_holds_after_a_restart() -> None:

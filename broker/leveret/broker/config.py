@@ -209,8 +209,8 @@ class Settings:
             "amqp.trusts_x_death",
             Boolean(),
             "Whether an `x-death` header that a client publishes is the history of the message, as in"
-            " RabbitMQ before 4.0. Clients that republish what they received may count on it; any client can then"
-            " forge one.",
+            " RabbitMQ before 4.0. Clients that republish what they received may count on it; any client can"
+            " then forge one.",
         ),
     ] = False
     advertised_version: Annotated[

@@ -560,7 +560,9 @@ class Queue:
         if self.is_deleted or not self.backlog.loaded(generation, rows):
             return
         self.turn.touched[self] = None
-        self.drop_over_limit()
+        if self._is_limited and self._is_over(0, 0):
+            self.deliver()  # what consumers take, or what has expired behind the head, does not count
+            self.drop_over_limit()
 
     def restore(
         self,
