@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from pamqp import commands
 
+from leveret.broker.model import returned
 from leveret.broker.model.backlog import WINDOW_MESSAGES
 from leveret.broker.model.policies import ALL, POLICY, Policy
 from leveret.broker.model.queue_ids import QueueIds
@@ -443,6 +444,18 @@ class TestLongQueues:
         channel.consume("q", no_ack=True)
         assert channel.bodies() == bodies[5] + bodies[3] + bodies[1]
 
+    def test_levels_share_the_window_of_a_queue(self) -> None:
+        broker = Broker()
+        channel = prioritised(broker=broker, x_dead_letter_exchange="dead")
+        self.fill(channel, mode=2)
+        broker.crash()
+        (queue,) = broker.node.vhosts["/"].queues.values()
+        in_memory = queue.messages_ready - sum(
+            level.paged_count
+            for level in queue.backlog._in_order  # type: ignore[attr-defined]  # it has priorities
+        )
+        assert WINDOW_MESSAGES < in_memory < 2 * WINDOW_MESSAGES
+
     def test_what_is_over_a_limit_is_read_back_to_be_dropped(self) -> None:
         broker = Broker(message_memory_bytes=200_000)
         bodies = self.fill(prioritised(broker=broker), mode=2)
@@ -498,6 +511,26 @@ class TestReturnedMessages:
         channel = broker.channel()
         broker.advance(1001)
         assert channel.drain("q") == [b"high", b"low"]
+
+    def test_where_too_many_wait_each_returns_to_its_own_priority(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        broker = Broker()
+        channel = prioritised(broker=broker, x_delayed_retry_type="all", x_delayed_retry_min=1000)
+        publish(channel, (b"low", 1), (b"high", 4), (b"mid", 2))
+        channel.consume("q")
+        channel.nack(0, multiple=True)
+        channel.cancel()
+        assert channel.ready("q") == 0
+        monkeypatch.setattr(returned, "WAITING_MESSAGES_MAX", 1)
+        broker.crash()
+        channel = broker.channel()
+        seen = channel.drain("q")
+        broker.advance(1001)
+        seen += channel.drain("q")
+        assert sorted(seen) == [b"high", b"low", b"mid"]
+        broker.crash()
+        assert broker.channel().ready("q") == 0
 
 
 class TestQueueIds:

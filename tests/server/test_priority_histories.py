@@ -140,3 +140,104 @@ def test_messages_come_by_priority_and_then_by_age(
     for name, which, count in history:
         queue.step(name, which, count)
     queue.finish()
+
+
+mortal_steps = st.one_of(
+    st.tuples(st.just("publish"), st.integers(0, 6), st.one_of(st.none(), st.integers(1, 1000))),
+    st.tuples(st.just("advance"), st.integers(1, 600), st.none()),
+    st.tuples(st.sampled_from(["hold", "requeue all", "restart", "crash"]), st.integers(1, 5), st.none()),
+)
+
+
+@dataclass(frozen=True, order=True)
+class Mortal:
+    """A message that may expire, ordered as it must be delivered."""
+
+    behind: int
+    number: int
+    dies_ms: int  # when; far away if it does not
+
+
+class MortalHistory:
+    """A queue whose dead letters are kept, and what must be in both."""
+
+    NEVER_MS = 1 << 60
+
+    def __init__(self) -> None:
+        self.broker = Broker()
+        self.published = 0
+        self.ready: list[Mortal] = []  # in order
+        self.held: list[Mortal] = []
+        self.dead: list[int] = []  # numbers
+        self.begin()
+
+    def begin(self) -> None:
+        self.channel = self.broker.channel()
+        self.channel.declare("dead", durable=True)
+        arguments = {
+            "x-max-priority": MAXIMUM,
+            "x-dead-letter-exchange": "",
+            "x-dead-letter-routing-key": "dead",
+        }
+        self.channel.declare("q", durable=True, arguments=arguments)
+
+    def step(self, name: str, number: int, ttl_ms: int | None) -> None:
+        """Do one thing."""
+        if name == "publish":
+            self.publish(number, ttl_ms)
+        elif name == "advance":
+            self.broker.advance(number)
+        elif name == "hold":
+            for _ in range(min(number, len(self.ready))):
+                message = self.channel.get("q", no_ack=False)
+                assert message is not None
+                self.held.append(self.ready.pop(0))
+                assert message.body == b"%d" % self.held[-1].number
+        elif name == "requeue all":
+            self.channel.nack(0, multiple=True)
+            self.come_back()
+        else:
+            if name == "restart":
+                self.broker.restart()
+            else:
+                self.broker.crash()
+            self.come_back()
+            self.begin()
+        self.expire()
+
+    def publish(self, priority: int, ttl_ms: int | None) -> None:
+        expiration = None if ttl_ms is None else str(ttl_ms)
+        properties = replace(delivery_mode=2, priority=priority, expiration=expiration)
+        self.channel.publish("q", b"%d" % self.published, properties=properties)
+        dies_ms = self.NEVER_MS if ttl_ms is None else self.broker.now_ms + ttl_ms
+        insort(self.ready, Mortal(-min(priority, MAXIMUM), self.published, dies_ms))
+        self.published += 1
+
+    def come_back(self) -> None:
+        self.ready = sorted(self.ready + self.held)
+        self.held = []
+
+    def expire(self) -> None:
+        now_ms = self.broker.now_ms
+        self.dead += [message.number for message in self.ready if message.dies_ms <= now_ms]
+        self.ready = [message for message in self.ready if message.dies_ms > now_ms]
+        assert self.channel.ready("q") == len(self.ready)
+        assert self.channel.ready("dead") == len(self.dead)
+
+    def finish(self) -> None:
+        """Take all that is left."""
+        self.step("requeue all", 0, None)
+        assert self.channel.drain("q") == [b"%d" % message.number for message in self.ready]
+        assert sorted(map(int, self.channel.drain("dead"))) == sorted(self.dead)
+        assert self.broker.node.turn.memory_bytes == 0
+
+
+@settings(max_examples=30)
+@given(st.lists(mortal_steps, max_size=30))
+def test_messages_of_every_priority_expire_when_their_time_comes(
+    history: list[tuple[str, int, int | None]],
+) -> None:
+    queue = MortalHistory()
+    for name, number, ttl_ms in history:
+        queue.step(name, number, ttl_ms)
+    queue.finish()

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from leveret.broker.model.backlog import Backlog, Entry
+from leveret.broker.model.backlog import WINDOW_MESSAGES, Backlog, Entry
 from leveret.storage.changes import MAX_POSITION, PriorityLevelDeclared
 
 if TYPE_CHECKING:
@@ -89,7 +89,24 @@ class Level(Backlog):
 
     def _window(self) -> int:
         """Return its share of what the queue keeps in memory."""
-        return max(1, super()._window() // self._levels.level_count)
+        return self._share(super()._window())
+
+    def _share(self, of: int) -> int:
+        return max(1, of // self._levels.level_count)
+
+    def refill(self) -> None:
+        """Keep the window filled: that of the head as in a plain queue, that of another with its share."""
+        if self is self._levels.head or self.entry_count < self._share(WINDOW_MESSAGES):
+            super().refill()
+
+    def wanted_loads(self) -> list[Load]:
+        """Return what is to be read back; see `refill`."""
+        wanted = super().wanted_loads()
+        if self is not self._levels.head:
+            for load in wanted:
+                load.limit = self._share(load.limit)
+                load.max_bytes = self._share(load.max_bytes)
+        return wanted
 
     def note_delivered(self) -> None:
         """Record exactly what has been delivered."""
@@ -149,6 +166,11 @@ class PriorityBacklog(Backlog):
     def level_count(self) -> int:
         """How many levels are in use."""
         return len(self._in_order)
+
+    @property
+    def head(self) -> Level | None:
+        """The level that messages are taken from next."""
+        return self._head
 
     def _level_for(self, message: Message) -> Level:
         priority = message.envelope.fields.priority
