@@ -10,6 +10,7 @@ import pytest
 
 from leveret.broker.access import User, password_matches
 from leveret.broker.server.node_verbs import STOPS
+from leveret.broker.server.resources import Resources, judge, machine_memory_bytes
 
 from .test_ctl import Ctl
 
@@ -153,3 +154,46 @@ def test_a_password_can_be_hashed(ctl: Ctl) -> None:
 @pytest.mark.parametrize("verb", ["shutdown", "stop"])
 def test_a_broker_is_stopped_behind_its_answer(ctl: Ctl, verb: str) -> None:
     assert ctl.ask({"verb": verb}) == {STOPS: True}
+
+
+# limits
+
+
+def test_the_memory_limit_is_changed_while_the_broker_runs(ctl: Ctl) -> None:
+    assert ctl.run("set_vm_memory_high_watermark", "0.5")[:2] == (0, "Setting memory threshold to 0.5 ...\n")
+    half = ctl.broker.node.limits.memory_used
+    ctl.ok("set_vm_memory_high_watermark", "0.25")
+    assert ctl.broker.node.limits.memory_used == pytest.approx(half / 2, abs=1)
+    ctl.ok("set_vm_memory_high_watermark", "absolute", "512MiB")
+    assert ctl.broker.node.limits.memory_used == 512 << 20
+
+
+def test_a_memory_limit_of_nothing_has_publishers_wait(ctl: Ctl) -> None:
+    ctl.ok("set_vm_memory_high_watermark", "0")
+    judge(ctl.broker.node, ctl.broker.node.limits, Resources(None, 1 << 20))
+    assert list(ctl.broker.node.alarms) == ["memory"]
+
+
+def test_the_disk_limit_is_changed_while_the_broker_runs(ctl: Ctl) -> None:
+    ctl.ok("set_disk_free_limit", "2GiB")
+    assert ctl.broker.node.limits.disk_free == 2 << 30
+    ctl.ok("set_disk_free_limit", "mem_relative", "1.0")
+    assert ctl.broker.node.limits.disk_free == machine_memory_bytes()
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (("set_vm_memory_high_watermark", "abc"), "Bad argument."),
+        (
+            ("set_vm_memory_high_watermark", "1.5"),
+            "Bad argument: The threshold should be a fraction between 0.0 and 1.0",
+        ),
+        (("set_vm_memory_high_watermark", "absolute", "abc"), "Bad argument."),
+        (("set_vm_memory_high_watermark", "absolute"), "not enough arguments."),
+        (("set_disk_free_limit", "abc"), "Bad argument."),
+        (("set_disk_free_limit", "mem_relative", "nan"), "Bad argument."),
+    ],
+)
+def test_limits_that_are_none_are_refused(ctl: Ctl, line: tuple[str, ...], told: str) -> None:
+    assert ctl.refused(*line) == (64, f"Error (argument validation): {told}")

@@ -321,6 +321,16 @@ GROUPS: Final[dict[str, tuple[Verb, ...]]] = {
         Verb("server_version", "", "Shows the broker's version"),
         Verb("listeners", "", "Lists the addresses that the broker listens on"),
         Verb("alarms", "", "Lists alarms"),
+        Verb(
+            "set_vm_memory_high_watermark", "<fraction> | absolute <bytes>",
+            "Changes beyond how much memory publishers wait, until the next start",
+            "Setting memory threshold to {0} ...", least=1, most=2,
+        ),
+        Verb(
+            "set_disk_free_limit", "<bytes> | mem_relative <fraction>",
+            "Changes below how much free disk space publishers wait, until the next start",
+            "Setting disk free limit to {0} ...", least=1, most=2,
+        ),
         Verb("shutdown", "", "Stops the broker in order", "Shutting down the broker ..."),
         Verb(
             "stop", "[<pidfile>]", "The same; a pid file is not looked at", "Stopping the broker ...", most=1,

@@ -27,6 +27,7 @@ from leveret.broker.model.turn import Turn
 from leveret.broker.model.vhost import LOG_EXCHANGE, VHost
 from leveret.broker.server.committer import Answer, DueRequest, Failed, Loaded, LoadRequest, Written
 from leveret.broker.server.connection_events import connection_closed
+from leveret.broker.server.resources import Limits, limits_of
 from leveret.broker.server.seeding import seed
 from leveret.broker.server.session import Session
 from leveret.broker.version import version
@@ -120,6 +121,7 @@ class Node:
             cluster_name=self.name,
             version=settings.advertised_version,
         )
+        self.limits: Limits = limits_of(settings)
         self.alarms: dict[str, None] = {}  # what the machine is short of: "disk", "memory"
         self.is_watchful: bool = False  # publishers may have to wait, or some of them are traced
         self.blocked: dict[Session, None] = {}  # sessions that wait for the alarms to be over

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from leveret.broker.access import hash_password
 from leveret.broker.server.calls import EX_UNAVAILABLE, EX_USAGE, Answer, Call, Refusal
 from leveret.broker.server.listings import open_sessions
-from leveret.broker.server.resources import limits_of, resident_bytes
+from leveret.broker.server.resources import machine_memory_bytes, resident_bytes
+from leveret.broker.values import Size
 from leveret.broker.version import is_compiled, version, way_of_running
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 AMQP: Final = "amqp"
 STOPS: Final = "stops"  # in an answer: the broker stops behind it
 PURPOSE: Final = "AMQP 0-9-1"
+LIMIT_BYTES: Final = Size(0, 1 << 60)
+BAD_ARGUMENT: Final = "Error (argument validation): Bad argument"
 SETTINGS_NOT_SHOWN: Final = ("default_password",)
 
 
@@ -112,6 +115,46 @@ def _check_port_connectivity(call: Call) -> Answer:
     return {"connect": node.listeners, "text": text}
 
 
+# -- limits, for as long as the broker runs
+
+
+def _set_vm_memory_high_watermark(call: Call) -> None:
+    if call[0] == "absolute":
+        limit = _bytes(call[1])
+    else:
+        share = _number(call[0])
+        if not 0 <= share <= 1:
+            raise Refusal(f"{BAD_ARGUMENT}: The threshold should be a fraction between 0.0 and 1.0", EX_USAGE)
+        limit = int(share * machine_memory_bytes())
+    call.node.limits = replace(call.node.limits, memory_used=max(1, limit))  # 0 would mean no limit
+
+
+def _set_disk_free_limit(call: Call) -> None:
+    if call[0] == "mem_relative":
+        share = _number(call[1])
+        if not 0 <= share < float("inf"):
+            raise Refusal(f"{BAD_ARGUMENT}.", EX_USAGE)
+        limit = int(share * machine_memory_bytes())
+    else:
+        limit = _bytes(call[0])
+    if not call.node.settings.memory:
+        call.node.limits = replace(call.node.limits, disk_free=limit)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise Refusal(f"{BAD_ARGUMENT}.", EX_USAGE) from None
+
+
+def _bytes(text: str) -> int:
+    try:
+        return LIMIT_BYTES.parse(text)
+    except ValueError:
+        raise Refusal(f"{BAD_ARGUMENT}.", EX_USAGE) from None
+
+
 # -- vhosts
 
 
@@ -137,8 +180,8 @@ def status(node: Node) -> dict[str, Any]:
         "data_directory": "" if settings.memory else str(settings.data.absolute()),
         "alarms": list(node.alarms),
         "memory": {"total": {"rss": resident_bytes() or 0}},
-        "vm_memory_high_watermark_limit": limits_of(settings).memory_used,
-        "disk_free_limit": limits_of(settings).disk_free,
+        "vm_memory_high_watermark_limit": node.limits.memory_used,
+        "disk_free_limit": node.limits.disk_free,
         "listeners": [
             {"interface": host, "node": node.name, "port": port, "protocol": AMQP, "purpose": PURPOSE}
             for host, port in node.listeners
@@ -252,6 +295,8 @@ NODE_VERBS: Final[dict[str, Callable[[Call], Answer | None]]] = {
     "check_virtual_hosts": _check_virtual_hosts,
     "hash_password": _hash_password,
     "list_unresponsive_queues": _nothing,
+    "set_vm_memory_high_watermark": _set_vm_memory_high_watermark,
+    "set_disk_free_limit": _set_disk_free_limit,
     "shutdown": _shutdown,
     "stop": _shutdown,
 }

@@ -112,11 +112,10 @@ def judge(node: Node, limits: Limits, resources: Resources) -> float:
 
 async def watch(node: Node, settings: Settings, store: Store, wake: Callable[[], None]) -> None:
     """Look at the resources until cancelled."""
-    limits = limits_of(settings)
     while True:
         resources = await trio.to_thread.run_sync(look_at, settings, store, abandon_on_cancel=True)
         before = dict(node.alarms)
-        wait_s = judge(node, limits, resources)
+        wait_s = judge(node, node.limits, resources)
         if before != node.alarms:
             wake()
         await trio.sleep(wait_s)
