@@ -289,6 +289,15 @@ class TestExpiry:
         channel.client.broker.advance(2)
         assert channel.ready("q") == 0
 
+    def test_messages_expire_after_a_restart_without_anybody_reading(self) -> None:
+        broker = Broker()
+        channel = prioritised(broker=broker)
+        publish(channel, (b"stays", None))
+        publish(channel, (b"4", 4), expiration="1000")
+        broker.crash()
+        broker.advance(1001)
+        assert broker.channel().ready("q") == 1
+
     def test_a_deadline_holds_after_a_restart(self) -> None:
         broker = Broker()
         channel = prioritised(broker=broker, x_dead_letter_exchange="", x_dead_letter_routing_key="dead")

@@ -188,7 +188,7 @@ class PlainBroker:
             if queue_id not in LEVELS
         ]
         assert found.priority_levels == [
-            StoredPriorityLevel(queue_id, *LEVELS[queue_id], *self.counts(queue))
+            StoredPriorityLevel(queue_id, *LEVELS[queue_id], *self.counts(queue), self.first_expires(queue))
             for queue_id, queue in known
             if queue_id in LEVELS
         ]

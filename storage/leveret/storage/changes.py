@@ -502,6 +502,7 @@ class StoredPriorityLevel:
     body_bytes: int
     first_position: int
     last_position: int
+    first_expires: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -359,6 +359,7 @@ class MemoryStore:
             messages.body_bytes,
             messages.first_position,
             messages.last_position,
+            messages.first_expires,
         )
 
     def _stored_queue(self, queue: QueueDeclared) -> StoredQueue:

@@ -137,12 +137,16 @@ def _priority_levels(
     rows = reader.execute(
         "SELECT queue_id, of_queue_id, priority, delivered_up_to FROM priority_levels ORDER BY queue_id"
     )
-    return [
-        StoredPriorityLevel(
-            queue_id, of, priority, delivered_up_to, *counts.of(queue_id), *_ends(queue_id, removed)
+    levels: list[StoredPriorityLevel] = []
+    for queue_id, of, priority, delivered_up_to in rows:
+        first, last = _ends(queue_id, removed)
+        expires = _expires(reader, queue_id, first)
+        levels.append(
+            StoredPriorityLevel(
+                queue_id, of, priority, delivered_up_to, *counts.of(queue_id), first, last, expires
+            )
         )
-        for queue_id, of, priority, delivered_up_to in rows
-    ]
+    return levels
 
 
 def _exchange_queues(

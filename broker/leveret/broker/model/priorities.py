@@ -424,7 +424,7 @@ class PriorityBacklog(Backlog):
             stored.first_position,
             stored.last_position,
             MAX_POSITION if self._was_delivering else stored.delivered_up_to,
-            self._watch_restored,
+            self._watch_restored or stored.first_expires,
         )
         level.noted_up_to = level.delivered_up_to
         self._count_anew()
