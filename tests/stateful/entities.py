@@ -38,6 +38,7 @@ class Message:
     body: bytes
     persistent: bool = False
     ttl_ms: int | None = None  # its expiration property
+    priority: int = 0
     cc: tuple[str, ...] = ()
     headers: tuple[tuple[str, str], ...] = ()
     exchange: str = ""
@@ -82,6 +83,7 @@ class QueueRules:
     dead_letter_exchange: str | None = None
     dead_letter_key: str | None = None
     single_active: bool = False
+    max_priority: int = 0
 
     @property
     def survives(self) -> bool:
@@ -91,13 +93,16 @@ class QueueRules:
 
 @dataclass(eq=False)
 class Queue:
-    """Messages that wait, and who gets them."""
+    """Messages that wait, and who gets them.
+
+    The message of the highest priority is at the head, and of those the oldest.
+    """
 
     name: str
     rules: QueueRules
     owner: Connection | None
     used_ms: int
-    ready: list[Entry] = field(default_factory=list)  # by position
+    ready: list[Entry] = field(default_factory=list)
     consumers: list[Consumer] = field(default_factory=list)  # whose turn is next first
     active: Consumer | None = None  # the single active one
     positions: int = 0
@@ -123,7 +128,16 @@ class Queue:
         for entry in entries:
             entry.redelivered = True
             entry.consumer = None
-        self.ready = sorted(self.ready + entries, key=lambda entry: entry.position)
+        self.insert(*entries)
+
+    def insert(self, *entries: Entry) -> None:
+        """Put messages into their places."""
+        self.ready.extend(entries)
+        self.ready.sort(key=lambda entry: (-self.level(entry.message), entry.position))
+
+    def level(self, message: Message) -> int:
+        """Which priority a message has here."""
+        return min(message.priority, self.rules.max_priority)
 
 
 @dataclass(eq=False)

@@ -281,7 +281,7 @@ class Reference:
         ttls_ms = [ttl for ttl in (ttl_ms, rules.ttl_ms) if ttl is not None]
         deadline_ms = self.now_ms + min(ttls_ms) if ttls_ms else None
         queue.positions += 1
-        queue.ready.append(Entry(message, queue.positions, deadline_ms))
+        queue.insert(Entry(message, queue.positions, deadline_ms))
         self._touched[queue] = None
         if queue.is_over() and rules.overflow == "drop-head":
             self._serve([queue])

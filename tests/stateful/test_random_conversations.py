@@ -70,6 +70,8 @@ LIMITS: tuple[dict[str, Any], ...] = (
     {"max_length": 3, "max_bytes": 12, "overflow": "reject-publish"},
     {"max_length": 1, "overflow": "reject-publish-dlx"},
     {"single_active": True},
+    {"max_priority": 2},
+    {"max_priority": 2, "max_length": 2},
 )
 TTLS = (None, None, None, 0, 2)
 DEAD_LETTERS: tuple[dict[str, Any], ...] = (
@@ -143,15 +145,26 @@ class Conversation(RuleBasedStateMachine):
             line.real.call(commands.Tx.Select)
             line.model.transaction = entities.Transaction()
 
-    @rule(which=number)
-    def close_a_channel(self, which: int) -> None:
+    @rule(which=number, what=st.sampled_from(["channel", "connection", "socket"]))
+    def close(self, which: int, what: str) -> None:
         line = nth(self.lines, which)
         self.pass_a_moment()
-        line.real.close()
-        self.model.close_channel(line.model)
-        line.real.call(commands.Channel.Open)
-        self.begin_again(line)
+        if what == "channel":
+            line.real.close()
+            self.model.close_channel(line.model)
+            line.real.call(commands.Channel.Open)
+            self.begin_again(line)
+            self.compare()
+            return
+        client = line.real.client
+        self.model.close_connection(line.model.connection)
+        self.lines = [other for other in self.lines if other.real.client is not client]
+        if what == "connection":
+            client.close()
+        else:
+            client.vanish()
         self.compare()
+        self.connect()
 
     def begin_again(self, line: Line) -> None:
         """Go on with a channel that was opened again."""
@@ -161,19 +174,6 @@ class Conversation(RuleBasedStateMachine):
         line.confirmed = 0
         self.choose_mode(line)
 
-    @rule(which=number, in_order=st.booleans())
-    def lose_a_connection(self, which: int, in_order: bool) -> None:
-        client = nth(self.lines, which).real.client
-        self.pass_a_moment()
-        self.model.close_connection(nth(self.lines, which).model.connection)
-        self.lines = [line for line in self.lines if line.real.client is not client]
-        if in_order:
-            client.close()
-        else:
-            client.vanish()
-        self.compare()
-        self.connect()
-
     # -- time and the disk
 
     @rule(seconds=st.sampled_from([1, 2, 5]))
@@ -182,26 +182,18 @@ class Conversation(RuleBasedStateMachine):
         self.model.advance(seconds * SECOND)
         self.compare()
 
-    @rule()
-    def restart(self) -> None:
-        self.model.restart()
-        self.broker.restart()
-        self.start()
-
-    @rule()
-    def crash(self) -> None:
-        self.model.crash()
-        self.broker.crash()
-        self.start()
-
-    @rule(which=number, queue=number)
-    def crash_before_a_publish_is_on_disk(self, which: int, queue: int) -> None:
-        self.broker.hold_store()
-        line = nth(self.lines, which)
-        line.real.publish(nth(QUEUES, queue), b"lost", properties=properties.replace(delivery_mode=2))
-        self.crash()
-
-    def start(self) -> None:
+    @rule(how=st.sampled_from(["restart", "crash", "crash in the midst of a publish"]), which=number)
+    def restart(self, how: str, which: int) -> None:
+        if how == "restart":
+            self.model.restart()
+            self.broker.restart()
+        else:
+            if how != "crash":
+                self.broker.hold_store()
+                persistent = properties.replace(delivery_mode=2)
+                nth(self.lines, which).real.publish(nth(QUEUES, which), b"lost", properties=persistent)
+            self.model.crash()
+            self.broker.crash()
         self.lines = []
         for _ in range(2):
             self.connect()
@@ -267,19 +259,17 @@ class Conversation(RuleBasedStateMachine):
         line, name = nth(self.lines, which), self.a_queue(queue)
         self.both(line, lambda: self.model.count(line.model, name), lambda: line.real.counts(name))
 
-    @rule(which=number, queue=number)
-    def purge(self, which: int, queue: int) -> None:
+    @rule(which=number, queue=number, how=st.sampled_from(["purge", "delete", "if unused", "if empty"]))
+    def purge_or_delete(self, which: int, queue: int, how: str) -> None:
         line, name = nth(self.lines, which), self.a_queue(queue)
-        self.both(line, lambda: self.model.purge(line.model, name), lambda: line.real.purge(name))
-
-    @rule(which=number, queue=number, flags=st.sampled_from([(False, False), (True, False), (False, True)]))
-    def delete_a_queue(self, which: int, queue: int, flags: tuple[bool, bool]) -> None:
-        line, name = nth(self.lines, which), self.a_queue(queue)
-        if_unused, if_empty = flags
+        if how == "purge":
+            self.both(line, lambda: self.model.purge(line.model, name), lambda: line.real.purge(name))
+            return
+        flags = {"if_unused": how == "if unused", "if_empty": how == "if empty"}
         self.both(
             line,
-            lambda: self.model.delete_queue(line.model, name, if_unused=if_unused, if_empty=if_empty),
-            lambda: line.real.delete(name, if_unused=if_unused, if_empty=if_empty),
+            lambda: self.model.delete_queue(line.model, name, **flags),
+            lambda: line.real.delete(name, **flags),
         )
 
     @rule(
@@ -381,10 +371,11 @@ class Conversation(RuleBasedStateMachine):
         count=st.sampled_from([1, 1, 2, 5]),
         size=st.sampled_from([3, 8, 20]),
         ttl=st.sampled_from([None, None, 0, 3]),
+        priority=st.sampled_from([0, 0, 1, 2, 5]),
         persistent=st.booleans(),
     )
     def publish_to_a_queue(
-        self, which: int, queue: int, count: int, size: int, ttl: int | None, persistent: bool
+        self, which: int, queue: int, count: int, size: int, ttl: int | None, priority: int, persistent: bool
     ) -> None:
         name = self.a_queue(queue)
         rules = self.model.queues[name].rules if name in self.model.queues else QueueRules()
@@ -393,7 +384,10 @@ class Conversation(RuleBasedStateMachine):
                 None  # after a restart it expires when somebody reads the queue: counts are wrong until then
             )
         ttl_ms = None if ttl is None else ttl * SECOND
-        messages = [self.make_message(size, ttl_ms=ttl_ms, persistent=persistent) for _ in range(count)]
+        messages = [
+            self.make_message(size, ttl_ms=ttl_ms, priority=priority, persistent=persistent)
+            for _ in range(count)
+        ]
         self.send_all(which, "", name, messages, mandatory=False)
 
     def make_message(self, size: int = 5, **fields: Any) -> Message:  # noqa: ANN401
@@ -436,10 +430,6 @@ class Conversation(RuleBasedStateMachine):
         self.compare()
         kept = [entry.message.body for entry in self.model.queues[name].ready]
         assert not (is_early and message.body in kept)
-
-    @rule(which=number)
-    def publish_to_an_exchange_that_is_not_there(self, which: int) -> None:
-        self.send_all(which, "missing", "a", [self.make_message()], mandatory=True)
 
     # -- consuming
 
@@ -526,9 +516,12 @@ class Conversation(RuleBasedStateMachine):
         line = nth([line for line in self.lines if line.model.unacked], which)
         self.send_settlement(line, 0, how, True, True)
 
-    @rule(which=number, tag=st.sampled_from([1, 2, 3, 0]), how=st.sampled_from(["ack", "requeue", "reject"]))
-    def settle_something(self, which: int, tag: int, how: str) -> None:
-        self.send_settlement(nth(self.lines, which), tag, how, False, True)
+    @rule(which=number, what=st.sampled_from(["publish", "ack", "requeue", "reject"]), tag=number)
+    def make_a_mistake(self, which: int, what: str, tag: int) -> None:
+        if what == "publish":
+            self.send_all(which, "missing", "a", [self.make_message()], mandatory=True)
+        else:
+            self.send_settlement(nth(self.lines, which), tag % 4, what, False, True)
 
     def send_settlement(self, line: Line, tag: int, how: str, multiple: bool, by_nack: bool) -> None:
         def actual() -> None:
@@ -703,6 +696,7 @@ def arguments_of(rules: QueueRules) -> dict[str, object]:
         "x-dead-letter-exchange": rules.dead_letter_exchange,
         "x-dead-letter-routing-key": rules.dead_letter_key,
         "x-single-active-consumer": rules.single_active or None,
+        "x-max-priority": rules.max_priority or None,
     }
     return {name: value for name, value in arguments.items() if value is not None}
 
@@ -715,6 +709,8 @@ def properties_of(message: Message) -> bytes:
     fields: dict[str, Any] = {"headers": headers} if headers else {}
     if message.persistent:
         fields["delivery_mode"] = 2
+    if message.priority:
+        fields["priority"] = message.priority
     if message.ttl_ms is not None:
         fields["expiration"] = str(message.ttl_ms)
     return properties.replace(**fields)
@@ -727,6 +723,7 @@ def told(message: Message) -> object:
         message.exchange,
         message.key,
         message.cc,
+        message.priority,
         None if message.ttl_ms is None else str(message.ttl_ms).encode(),
         message.deaths,
         message.first_death,
@@ -744,6 +741,7 @@ def seen(content: Content) -> object:
         method.exchange,
         method.routing_key,
         strings(array(headers, "CC")),
+        fields.priority or 0,
         fields.expiration,
         tuple(death_of(entry.value) for entry in array(headers, "x-death") or ()),
         place_of(headers, "first"),
