@@ -5,11 +5,15 @@ Keys, headers, their order and their types are those of RabbitMQ 3.10 with its e
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from pamqp import commands
 
+from leveret.broker.model.own_messages import OwnMessage
 from leveret.broker.model.policies import POLICY, make_policy
-from leveret.protocol.properties import Properties
+from leveret.broker.model.turn import OWN_MESSAGES_MAX
+from leveret.protocol.properties import NO_PROPERTIES, Properties
 from leveret.protocol.tables import Table, to_json
 
 from ..peer import Content
@@ -257,6 +261,16 @@ def test_alarms_are_told(watched: Watched) -> None:
     assert watched.keys() == ["alarm.set", "alarm.cleared"]
 
 
+@pytest.mark.parametrize("value", [1 << 70, [[]] * 17_000, json.loads("[" * 100 + "]" * 100)])
+def test_a_parameter_that_no_table_has_room_for_is_told_without_its_value(
+    watched: Watched, value: object
+) -> None:
+    watched.broker.node.set_global_parameter("p", value)
+    watched.broker.run()
+    ((key, headers),) = watched.told()
+    assert (key, headers["name"], "value" in headers) == ("parameter.set", "p", False)
+
+
 def test_only_what_is_bound_for_arrives() -> None:
     broker = Broker()
     channel: ChannelOfTest = broker.channel()
@@ -301,8 +315,11 @@ def test_a_binding_survives_also_where_the_default_vhost_is_another_now() -> Non
 
 def test_more_events_than_there_is_room_for_are_dropped(watched: Watched) -> None:
     turn = watched.broker.node.turn
-    for _ in range(100_001):
-        turn.events.tell("queue.deleted", {})
-    assert len(turn.own_messages) == 100_000
+    nowhere = OwnMessage("no vhost", "e", "k", NO_PROPERTIES, b"")
+    turn.own_messages.extend([nowhere] * (OWN_MESSAGES_MAX - 1))
+    for name in ("first", "second"):
+        turn.events.tell("queue.deleted", {"name": name})
     assert turn.own_messages_dropped == 1
-    turn.own_messages.clear()
+    watched.broker.run()
+    assert [headers["name"] for _, headers in watched.told()] == ["first"]
+    assert turn.own_messages_dropped == 0

@@ -291,6 +291,18 @@ def test_headers_that_are_too_deep_for_a_copy_are_left_out_of_it(traced: Traced)
     assert list(properties) == ["app_id"]
 
 
+def test_a_message_with_more_routing_keys_than_a_copy_has_room_for_is_not_copied(traced: Traced) -> None:
+    publisher = traced.broker.channel()
+    publisher.publish("q", b"a", properties=replace(headers={"CC": distinct_keys(9_000)}))
+    publisher.publish("q", b"b")
+    assert [copy.body for copy in traced.copies()] == [b"b"]
+    assert traced.channel.drain("q") == [b"a", b"b"]
+
+
+def distinct_keys(count: int) -> Field:
+    return from_python([f"{number:x}" for number in range(count)])
+
+
 def test_a_vhost_that_is_traced_can_be_deleted(traced: Traced) -> None:
     node = traced.broker.node
     node.add_vhost("v")

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Final
 
 from leveret.broker.model.own_messages import OwnMessage
 from leveret.broker.model.terms import binary_term, term, type_name
-from leveret.protocol.properties import PERSISTENT, replace
+from leveret.protocol.errors import FieldSyntaxError
+from leveret.protocol.properties import PERSISTENT, Properties, replace
 from leveret.protocol.tables import from_python
 
 if TYPE_CHECKING:
@@ -82,9 +83,12 @@ class Events:
         by: dict[str, object] = {} if key in _BY_NOBODY or BY in values else {BY: self._turn.actor}
         now_ms = self._turn.now_ms
         headers = {**by, **values, "timestamp_in_ms": now_ms}
-        table = {name: from_python(value) for name, value in headers.items()}
-        raw = replace(headers=table, delivery_mode=PERSISTENT, timestamp=now_ms // 1000)
-        self._turn.publish_own(OwnMessage(self._vhost_name, EVENT_EXCHANGE, key, raw, b""))
+        raw = _encoded(headers, now_ms)
+        if raw is None:  # an administrator may set a value that no table has room for
+            headers.pop("value", None)
+            raw = _encoded(headers, now_ms)
+        if raw is not None:
+            self._turn.publish_own(OwnMessage(self._vhost_name, EVENT_EXCHANGE, key, raw, b""))
 
     # -- queues, exchanges, bindings
 
@@ -247,6 +251,17 @@ class Events:
         self.parameter_changed(vhost_name, "vhost-limits", "limits", limits or None)
         key = "vhost.limits.set" if limits else "vhost.limits.cleared"
         self.tell(key, {**limits, BY: self._turn.actor, "name": "limits", "vhost": vhost_name})
+
+
+def _encoded(headers: Mapping[str, object], now_ms: int) -> bytes | None:
+    """Return the property list of an event; None if that cannot be."""
+    try:
+        table = {name: from_python(value) for name, value in headers.items()}
+        raw = replace(headers=table, delivery_mode=PERSISTENT, timestamp=now_ms // 1000)
+        Properties.parse(raw)
+    except (ValueError, RecursionError, FieldSyntaxError):
+        return None
+    return raw
 
 
 def terms(table: Table) -> list[str]:

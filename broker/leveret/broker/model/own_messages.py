@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from leveret.protocol.content import DEFAULT_FRAME_MAX, Envelope, Message, encode_content, make_envelope
+from leveret.protocol.errors import FieldSyntaxError
 
 if TYPE_CHECKING:
     from leveret.broker.model.vhost import VHost
@@ -39,11 +40,14 @@ class OwnMessage:
         self.body = body
 
     def publish(self, vhost: VHost) -> None:
-        """Route it into queues."""
+        """Route it into queues. One with more in its headers than there may be is dropped."""
         exchange = vhost.exchanges.get(self.exchange_name)
         if exchange is None:
             return
-        envelope: Envelope = make_envelope(self.exchange_name, self.routing_key, self.raw)
+        try:
+            envelope: Envelope = make_envelope(self.exchange_name, self.routing_key, self.raw)
+        except FieldSyntaxError:
+            return
         content = encode_content(envelope.channel, DEFAULT_FRAME_MAX, self.raw, self.body)
         message = Message(envelope, content, len(self.body))
         keys = [self.routing_key]
