@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import gc
 import json
+import resource
 import secrets
 import signal
 import socket
@@ -70,6 +71,7 @@ def serve(settings: Settings, reread: Callable[[], Settings], started_s: float |
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     keep_large_buffers()
     collect_garbage_rarely()
+    allow_many_connections()
     listeners = listen(settings.host, settings.port)
     try:
         store = open_store(settings)
@@ -100,6 +102,14 @@ def collect_garbage_rarely() -> None:
     """
     gc.freeze()  # what the program consists of stays
     gc.set_threshold(*GARBAGE_THRESHOLDS)
+
+
+def allow_many_connections() -> None:
+    """Let the process have as many descriptors as it may: each connection takes one, and often 1,024 is where
+    a process begins."""
+    with contextlib.suppress(OSError, ValueError):  # a system may refuse what it says is allowed
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def listen(host: str, port: int) -> list[socket.socket]:
