@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from leveret.broker.access import hash_password
 from leveret.broker.server.calls import EX_UNAVAILABLE, EX_USAGE, Answer, Call, Refusal
 from leveret.broker.server.listings import open_sessions
-from leveret.broker.server.resources import machine_memory_bytes, resident_bytes
+from leveret.broker.server.resources import Resources, judge, machine_memory_bytes, resident_bytes
 from leveret.broker.values import Size
 from leveret.broker.version import is_compiled, version, way_of_running
 
@@ -126,7 +126,9 @@ def _set_vm_memory_high_watermark(call: Call) -> None:
         if not 0 <= share <= 1:
             raise Refusal(f"{BAD_ARGUMENT}: The threshold should be a fraction between 0.0 and 1.0", EX_USAGE)
         limit = int(share * machine_memory_bytes())
-    call.node.limits = replace(call.node.limits, memory_used=max(1, limit))  # 0 would mean no limit
+    node = call.node
+    node.limits = replace(node.limits, memory_used=max(1, limit))  # 0 would mean no limit
+    judge(node, node.limits, Resources(None, resident_bytes()))
 
 
 def _set_disk_free_limit(call: Call) -> None:
