@@ -142,6 +142,23 @@ def test_dropped_messages_leave_the_store() -> None:
     assert broker.channel().drain("q") == [b"3", b"4"]
 
 
+def test_messages_that_a_crash_gives_back_count_from_the_start() -> None:
+    broker = Broker()
+    channel = broker.channel()
+    channel.declare("dead", durable=True)
+    arguments = {"x-max-length": 2, "x-dead-letter-exchange": "", "x-dead-letter-routing-key": "dead"}
+    channel.declare("q", durable=True, arguments=arguments)
+    for body in (b"1", b"2", b"3", b"4"):
+        channel.publish("q", body, properties=PERSISTENT)
+        if body < b"3":
+            channel.get("q", no_ack=False)
+    broker.crash()
+    channel = broker.channel()
+    assert channel.ready("q") == 2
+    assert channel.drain("dead") == [b"1", b"2"]
+    assert channel.drain("q") == [b"3", b"4"]
+
+
 def test_what_has_expired_while_the_head_is_read_back_does_not_count() -> None:
     broker = Broker()
     channel = broker.channel()

@@ -634,7 +634,7 @@ class Conversation(RuleBasedStateMachine):
         for line in self.lines[::3]:
             self.model.close_connection(line.model.connection)
             line.real.client.vanish()
-        self.model.settle_down()
+            self.model.settle_down()
         self.lines = []
         self.connect()
         line = self.lines[0]

@@ -193,6 +193,9 @@ class Node:
                 stream.restore_offset(offset.consumer_tag, offset.position)
         for binding in snapshot.bindings:
             self.vhosts[binding.vhost].restore_binding(binding)
+        for vhost in self.vhosts.values():
+            for waiting in vhost.queues.values():
+                waiting.drop_over_limit()  # what was unacked is ready again, and counts
 
     def _begin_with_defaults(self) -> None:
         """Make what a new broker begins with: one vhost, and one user who may do everything."""
