@@ -257,6 +257,62 @@ def test_many_deadlines_of_a_long_queue_are_kept() -> None:
     assert channel.ready("q") == 0
 
 
+# Where only the head expires, as in RabbitMQ
+
+
+def only_at_the_head(**arguments: object) -> ChannelOfTest:
+    channel = Broker(expires_at_head_only=True).channel()
+    channel.declare("q", arguments={name.replace("_", "-"): value for name, value in arguments.items()})
+    return channel
+
+
+def test_a_message_that_is_due_waits_for_those_before_it_where_only_the_head_expires() -> None:
+    channel = only_at_the_head()
+    channel.publish("q", b"long", properties=expiring(1000))
+    channel.publish("q", b"short", properties=expiring(100))
+    channel.broker.advance(999)
+    assert channel.ready("q") == 2
+    channel.broker.advance(1)
+    assert channel.ready("q") == 0
+
+
+def test_a_message_that_comes_to_the_head_and_is_due_is_never_delivered() -> None:
+    channel = only_at_the_head()
+    for body, ttl_ms in ((b"1", HOUR_MS), (b"2", 100), (b"3", HOUR_MS), (b"4", 100)):
+        channel.publish("q", body, properties=expiring(ttl_ms))
+    channel.broker.advance(101)
+    assert channel.ready("q") == 4
+    channel.consume("q")
+    assert channel.bodies() == [b"1", b"3"]
+    channel.broker.advance(1)
+    assert channel.ready("q") == 0
+
+
+def test_a_get_lets_the_next_message_expire_if_it_is_due() -> None:
+    channel = only_at_the_head(x_dead_letter_exchange="", x_dead_letter_routing_key="dead")
+    channel.declare("dead")
+    channel.publish("q", b"1")
+    channel.publish("q", b"2", properties=expiring(100))
+    channel.publish("q", b"3")
+    channel.broker.advance(200)
+    got = channel.get("q")
+    assert got is not None
+    assert got.body == b"1"
+    channel.broker.advance(1)
+    assert (channel.ready("q"), channel.ready("dead")) == (1, 1)
+
+
+def test_a_deadline_that_is_yet_to_come_holds_at_the_head() -> None:
+    channel = only_at_the_head()
+    channel.publish("q", b"1")
+    channel.publish("q", b"2", properties=expiring(500))
+    channel.get("q", no_ack=True)
+    channel.broker.advance(499)
+    assert channel.ready("q") == 1
+    channel.broker.advance(1)
+    assert channel.ready("q") == 0
+
+
 # Queues
 
 

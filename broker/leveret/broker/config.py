@@ -203,6 +203,15 @@ class Settings:
             "Whether `basic.nack` counts towards the delivery limit of a queue, as in RabbitMQ before 4.3.",
         ),
     ] = True
+    expires_at_head_only: Annotated[
+        bool,
+        Setting(
+            "amqp.expires_at_head_only",
+            Boolean(),
+            "Whether a message whose TTL is over waits, and counts as ready, until it is the first of its"
+            " queue, as in RabbitMQ.",
+        ),
+    ] = False
     trusts_x_death: Annotated[
         bool,
         Setting(

@@ -317,10 +317,17 @@ class Backlog:
     @property
     def next_deadline_ms(self) -> int:
         """When the next message in the window expires; 0 for never."""
+        if self._turn.expires_at_head_only:
+            return self._entries[0].expires_at_ms if self.entry_count else 0
         return self._deadlines[0][0] if self._deadlines else 0
 
     def expire(self, up_to_ms: int) -> list[Entry]:
-        """Take all messages in the window whose deadline is not after a time, by deadline."""
+        """Take all messages in the window whose deadline is not after a time, by deadline.
+
+        With `Turn.expires_at_head_only` those of them that no other message is in front of.
+        """
+        if self._turn.expires_at_head_only:
+            return self._expire_at_head(up_to_ms)
         expired: list[Entry] = []
         deadlines = self._deadlines
         while deadlines and deadlines[0][0] <= up_to_ms:
@@ -337,8 +344,25 @@ class Backlog:
             self.refill()  # and what comes into the window may be due, too
         return expired
 
+    def _expire_at_head(self, up_to_ms: int) -> list[Entry]:
+        expired: list[Entry] = []
+        while self.entry_count and 0 < self._entries[0].expires_at_ms <= up_to_ms:
+            expired += self.take_entries(1)
+            self.refill()
+        return expired
+
+    def alive_entries(self, most: int, up_to_ms: int) -> int:
+        """Count the first entries, up to so many, whose deadline is after a time."""
+        count = 0
+        for entry in self._entries:
+            if count == most or 0 < entry.expires_at_ms <= up_to_ms:
+                break
+            count += 1
+        return count
+
     def _watch(self, entry: Entry) -> None:
-        heappush(self._deadlines, (entry.expires_at_ms, entry.position, entry))
+        if not self._turn.expires_at_head_only:
+            heappush(self._deadlines, (entry.expires_at_ms, entry.position, entry))
         self._queue.arm(entry.expires_at_ms)
 
     # -- the window of a long queue

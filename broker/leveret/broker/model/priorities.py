@@ -355,6 +355,10 @@ class PriorityBacklog(Backlog):
         self._count_anew()
         return expired
 
+    def alive_entries(self, most: int, up_to_ms: int) -> int:
+        """Count the first entries of the head; see `Backlog.alive_entries`."""
+        return 0 if self._head is None else self._head.alive_entries(most, up_to_ms)
+
     # -- the windows of long levels
 
     def refill(self) -> None:

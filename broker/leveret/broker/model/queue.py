@@ -236,8 +236,11 @@ class Queue:
                     break  # `refill` has asked for them
                 else:
                     self._deliver_ready(takers)
+                if backlog.is_timed and self.turn.expires_at_head_only:
+                    self.expire(now_ms - 1)
         if backlog.is_timed:
             self.expire(now_ms)
+            self._arm_head()
 
     @property
     def is_stored(self) -> bool:
@@ -342,6 +345,8 @@ class Queue:
 
     def _deliver_entries(self, takers: list[Consumer]) -> None:
         count = self._step(takers, self.backlog.entry_count)
+        if self.turn.expires_at_head_only:
+            count = self.backlog.alive_entries(count, self.turn.now_ms - 1)
         entries = self.backlog.take_entries(count)
         stride = len(takers)
         for index in range(min(stride, count)):
@@ -425,6 +430,8 @@ class Queue:
             self.backlog.forget_entry(entry)
         else:
             self.messages_unacknowledged += 1
+        if backlog.is_timed:
+            self._arm_head()
         return entry
 
     # -- what becomes of unacked messages
@@ -534,6 +541,13 @@ class Queue:
         if self.waiting is not None and self.waiting.next_ms:
             self.arm(self.waiting.next_ms)
         return False
+
+    def _arm_head(self) -> None:
+        """Have the server look at the message that has come to the head, where only the head expires."""
+        if self.turn.expires_at_head_only:
+            next_ms = self.backlog.next_deadline_ms
+            if next_ms:
+                self.arm(next_ms)
 
     def touch(self) -> None:
         """Note a use that keeps the queue from expiring."""

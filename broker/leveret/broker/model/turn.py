@@ -83,6 +83,7 @@ class Turn:
         "due",
         "durable",
         "events",
+        "expires_at_head_only",
         "last_definition_batch",
         "levels",
         "load_generation",
@@ -106,6 +107,7 @@ class Turn:
         self.chance = chance
         self.batch: Batch = Batch(1)
         self.nacks_count: bool = True  # basic.nack counts towards delivery limits
+        self.expires_at_head_only: bool = False  # a message waits for those before it, though it is due
         self.trusts_x_death: bool = False  # what a client publishes as x-death is history
         self.durable: int = 0  # number of the last batch known to be on stable storage
         self.touched: dict[Queue, None] = {}  # queues that may have something to deliver, in order

@@ -110,6 +110,7 @@ class Node:
         now_ms = clock_ms()
         self.turn = Turn(now_ms, Random(now_ms).randrange)
         self.turn.nacks_count = settings.nacks_count
+        self.turn.expires_at_head_only = settings.expires_at_head_only
         self.turn.trusts_x_death = settings.trusts_x_death
         self.turn.watches.default_ms = int(settings.consumer_timeout_s * 1000)
         self.to_flush: list[Outbox] = []
