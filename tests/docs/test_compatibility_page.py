@@ -15,9 +15,9 @@ from leveret.broker.ctl.verbs import VERBS
 from leveret.broker.methods import HANDLERS
 from leveret.broker.model import arguments
 from leveret.broker.model.deduplication import DEDUPLICATION
-from leveret.broker.model.exchange import EXCHANGE_TYPES
-from leveret.broker.model.policies import OPERATOR_KEYS, POLICY_KEYS
-from leveret.broker.model.stream_arguments import X_OFFSET_TRACKING
+from leveret.broker.model.exchanges.exchange import EXCHANGE_TYPES
+from leveret.broker.model.rules.policies import OPERATOR_KEYS, POLICY_KEYS
+from leveret.broker.model.streams.stream_arguments import X_OFFSET_TRACKING
 from leveret.broker.model.vhost import PREDECLARED
 from leveret.broker.values import readable_size
 from leveret.protocol import errors, sasl, tables

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leveret.broker.model.exchange import Exchange
-from leveret.broker.model.topology import Removed, Topology
+from leveret.broker.model.exchanges.exchange import Exchange
+from leveret.broker.model.exchanges.topology import Removed, Topology
 from leveret.protocol.tables import Field, Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from leveret.broker.model.binding import Destination
+    from leveret.broker.model.exchanges.binding import Destination
 
 ONE = Field("b", 1)
 TWO = Field("b", 2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from leveret.broker.model.dead_letter import (
+from leveret.broker.model.queues.dead_letter import (
     DELIVERY_LIMIT,
     EXPIRED,
     MAXLEN,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from leveret.broker.model.exchange import Exchange
+from leveret.broker.model.exchanges.exchange import Exchange
 from leveret.protocol.tables import Field
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from leveret.broker.model.exchange import EXCHANGE_TYPES, Exchange
+from leveret.broker.model.exchanges.exchange import EXCHANGE_TYPES, Exchange
 from leveret.protocol.errors import PreconditionFailed
 from leveret.protocol.tables import Field, Table
 

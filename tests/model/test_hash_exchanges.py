@@ -6,9 +6,9 @@ from collections import Counter
 
 import pytest
 
-from leveret.broker.model.exchange import Exchange
-from leveret.broker.model.hashing import hash_of, jump
-from leveret.broker.model.routing import route_message
+from leveret.broker.model.exchanges.exchange import Exchange
+from leveret.broker.model.exchanges.hashing import hash_of, jump
+from leveret.broker.model.exchanges.routing import route_message
 from leveret.broker.model.turn import Turn
 from leveret.protocol.content import Envelope, Message
 from leveret.protocol.errors import PreconditionFailed

@@ -9,7 +9,14 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from leveret.broker.model.packed import MESSAGE_OVERHEAD, PACK_BODY_MAX, PACK_FROM, RUN_MIN, TAIL_MAX, Ready
+from leveret.broker.model.queues.packed import (
+    MESSAGE_OVERHEAD,
+    PACK_BODY_MAX,
+    PACK_FROM,
+    RUN_MIN,
+    TAIL_MAX,
+    Ready,
+)
 from leveret.broker.model.turn import Turn
 from leveret.protocol.content import Envelope, Message, encode_content, make_envelope
 from leveret.protocol.properties import NO_PROPERTIES, replace

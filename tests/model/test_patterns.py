@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leveret.broker.model.patterns import Automaton, _Parser, compile_regex
+from leveret.broker.model.rules.patterns import Automaton, _Parser, compile_regex
 
 LONG = "a" * 250
 

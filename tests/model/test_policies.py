@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from leveret.broker.model.arguments import CLASSIC, QUORUM
-from leveret.broker.model.authority import InvalidValue
-from leveret.broker.model.policies import (
+from leveret.broker.model.rules.authority import InvalidValue
+from leveret.broker.model.rules.policies import (
     ALL,
     EXCHANGES,
     OPERATOR_POLICY,

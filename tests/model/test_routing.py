@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from leveret.broker.model.exchange import Exchange
-from leveret.broker.model.routing import route
+from leveret.broker.model.exchanges.exchange import Exchange
+from leveret.broker.model.exchanges.routing import route
 from leveret.protocol.tables import Field, Table
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from leveret.broker.model.arguments import SEGMENT_BYTES, QueueArguments
-from leveret.broker.model.stream_arguments import FILTERS_MAX, ReaderArguments, Start, duration_ms
+from leveret.broker.model.streams.stream_arguments import FILTERS_MAX, ReaderArguments, Start, duration_ms
 from leveret.protocol.errors import PreconditionFailed
 from leveret.protocol.tables import Array, Field, Table
 

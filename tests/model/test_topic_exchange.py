@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leveret.broker.model.exchange import Exchange
-from leveret.broker.model.topic import TopicMatcher
+from leveret.broker.model.exchanges.exchange import Exchange
+from leveret.broker.model.exchanges.topic import TopicMatcher
 
 ROUTING_KEYS = (
     *("", "a", "b", ".", "a.", "a.b", "ab", "a.b.c", ".b", "b.a", "a..b", "a.x.b", "a.x.y.b"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 from pamqp import commands
 
-from leveret.broker.model import consumer_timeout
+from leveret.broker.model.queues import consumer_timeout
 
 from .harness import PERSISTENT, Broker, ChannelOfTest, Refused, is_redelivered
 from .test_policies import set_policy

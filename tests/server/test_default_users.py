@@ -8,7 +8,7 @@ import pytest
 
 from leveret.broker.config import ConfigError, Settings, read_configuration
 from leveret.broker.defaults import DefaultLimits, DefaultOperatorPolicy, DefaultUser
-from leveret.broker.model.policies import OPERATOR_POLICY, Policy
+from leveret.broker.model.rules.policies import OPERATOR_POLICY, Policy
 
 from .harness import Broker, Refused
 

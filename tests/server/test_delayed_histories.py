@@ -7,7 +7,7 @@ from unittest.mock import patch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leveret.broker.model import delay
+from leveret.broker.model.exchanges import delay
 from leveret.protocol.properties import replace
 from leveret.protocol.tables import Field
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pamqp import commands
 
-from leveret.broker.model import delay
+from leveret.broker.model.exchanges import delay
 from leveret.protocol.properties import Properties, replace
 from leveret.protocol.tables import Field, Table
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from leveret.broker.model import returned
-from leveret.broker.model.returned import FAILED, GIVEN_BACK, retry_of
+from leveret.broker.model.queues import returned
+from leveret.broker.model.queues.returned import FAILED, GIVEN_BACK, retry_of
 from leveret.broker.model.turn import min_chance
 from leveret.protocol.properties import replace
 from leveret.protocol.tables import from_python

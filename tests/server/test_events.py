@@ -11,7 +11,7 @@ import pytest
 from pamqp import commands
 
 from leveret.broker.model.own_messages import OwnMessage
-from leveret.broker.model.policies import POLICY, make_policy
+from leveret.broker.model.rules.policies import POLICY, make_policy
 from leveret.broker.model.turn import OWN_MESSAGES_MAX
 from leveret.protocol.properties import NO_PROPERTIES, Properties
 from leveret.protocol.tables import Table, to_json

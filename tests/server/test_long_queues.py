@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pamqp import commands
 
-from leveret.broker.model.backlog import SPILL_BYTES, WINDOW_MESSAGES
+from leveret.broker.model.queues.backlog import SPILL_BYTES, WINDOW_MESSAGES
 from leveret.protocol.properties import NO_PROPERTIES, replace
 
 from .harness import PERSISTENT, Broker, ChannelOfTest, delivery_tag, is_redelivered

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from leveret.broker.model.policies import ALL, OPERATOR_POLICY, POLICY, make_policy
+from leveret.broker.model.rules.policies import ALL, OPERATOR_POLICY, POLICY, make_policy
 
 from .harness import PERSISTENT, Broker, ChannelOfTest
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 from pamqp import commands
 
-from leveret.broker.model import returned
-from leveret.broker.model.backlog import WINDOW_MESSAGES
-from leveret.broker.model.policies import ALL, POLICY, Policy
-from leveret.broker.model.queue_ids import QueueIds
+from leveret.broker.model.queues import returned
+from leveret.broker.model.queues.backlog import WINDOW_MESSAGES
+from leveret.broker.model.queues.queue_ids import QueueIds
+from leveret.broker.model.rules.policies import ALL, POLICY, Policy
 from leveret.protocol.errors import PreconditionFailed
 from leveret.protocol.properties import Properties, replace
 from leveret.protocol.tables import from_python

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leveret.broker.model.backlog import WINDOW_MESSAGES
+from leveret.broker.model.queues.backlog import WINDOW_MESSAGES
 from leveret.protocol.properties import replace
 
 from .harness import Broker, delivery_tag

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from leveret.broker.model import backlog
+from leveret.broker.model.queues import backlog
 from leveret.protocol.properties import NO_PROPERTIES, replace
 from leveret.protocol.tables import integer
 

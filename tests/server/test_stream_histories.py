@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pamqp import commands
 
-from leveret.broker.model.segments import ROW_BYTES
-from leveret.broker.model.stream_reader import READ_MESSAGES
+from leveret.broker.model.streams.segments import ROW_BYTES
+from leveret.broker.model.streams.stream_reader import READ_MESSAGES
 from leveret.protocol.properties import Properties
 from leveret.protocol.tables import Field
 

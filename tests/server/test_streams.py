@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from pamqp import commands
 
-from leveret.broker.model.policies import Policy
-from leveret.broker.model.segments import ROW_BYTES
-from leveret.broker.model.stream_reader import READ_MESSAGES
-from leveret.broker.model.stream_tail import TAIL_MESSAGES
+from leveret.broker.model.rules.policies import Policy
+from leveret.broker.model.streams.segments import ROW_BYTES
+from leveret.broker.model.streams.stream_reader import READ_MESSAGES
+from leveret.broker.model.streams.stream_tail import TAIL_MESSAGES
 from leveret.protocol.properties import Properties, replace
 from leveret.protocol.tables import Field, Table, from_python
 from leveret.storage.changes import QueuePurged

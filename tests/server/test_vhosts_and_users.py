@@ -9,7 +9,7 @@ import pytest
 from pamqp import commands
 
 from leveret.broker.access import hash_password
-from leveret.broker.model.authority import InvalidPattern, NoSuchUser, NoSuchVHost, UserExists
+from leveret.broker.model.rules.authority import InvalidPattern, NoSuchUser, NoSuchVHost, UserExists
 from leveret.storage.changes import Bound, ExchangeDeclared
 
 from ..peer import Method

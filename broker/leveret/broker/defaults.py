@@ -13,8 +13,8 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from leveret.broker.model.authority import AdministrationError
-from leveret.broker.model.policies import OPERATOR_POLICY, Policy, make_policy
+from leveret.broker.model.rules.authority import AdministrationError
+from leveret.broker.model.rules.policies import OPERATOR_POLICY, Policy, make_policy
 from leveret.broker.values import Names, Text
 
 if TYPE_CHECKING:

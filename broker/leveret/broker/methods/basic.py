@@ -9,7 +9,6 @@ from pamqp import commands
 from leveret.broker.access import IMPERSONATOR
 from leveret.broker.model.arguments import check_consumer_arguments
 from leveret.broker.model.consumer import Consumer
-from leveret.broker.model.grants import EXCHANGE, QUEUE, TOPIC
 from leveret.broker.model.message_properties import (
     BCC,
     extra_routing_keys,
@@ -18,8 +17,9 @@ from leveret.broker.model.message_properties import (
     without_bcc,
 )
 from leveret.broker.model.publish import Publish
+from leveret.broker.model.queues.returned import FAILED, GIVEN_BACK, KEPT
 from leveret.broker.model.replies import PREFIX, REPLY_TO
-from leveret.broker.model.returned import FAILED, GIVEN_BACK, KEPT
+from leveret.broker.model.rules.grants import EXCHANGE, QUEUE, TOPIC
 from leveret.protocol.content import Envelope, Message
 from leveret.protocol.errors import (
     NO_ROUTE,
@@ -34,8 +34,8 @@ from leveret.protocol.properties import Properties
 
 if TYPE_CHECKING:
     from leveret.broker.model.channel import Channel, Settlement
-    from leveret.broker.model.exchange import Exchange
-    from leveret.broker.model.queue import Queue
+    from leveret.broker.model.exchanges.exchange import Exchange
+    from leveret.broker.model.queues.queue import Queue
 
 COUNT_MAX: Final = 0xFFFFFFFF
 REPLY_TO_BYTES: Final = REPLY_TO.encode()

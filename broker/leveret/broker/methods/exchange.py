@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pamqp import commands
 
-from leveret.broker.model.grants import EXCHANGE
+from leveret.broker.model.rules.grants import EXCHANGE
 from leveret.protocol.methods import arguments_of, make
 
 if TYPE_CHECKING:

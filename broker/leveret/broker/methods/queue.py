@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from pamqp import commands
 
 from leveret.broker.methods.exchange import without_line_breaks
-from leveret.broker.model.grants import QUEUE
 from leveret.broker.model.replies import is_reply_name
+from leveret.broker.model.rules.grants import QUEUE
 from leveret.protocol.errors import NotFound
 from leveret.protocol.methods import arguments_of, make
 

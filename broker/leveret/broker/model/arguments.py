@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, cast
 
 from leveret.broker.model.equivalence import inequivalent, same_argument
-from leveret.broker.model.returned import (
+from leveret.broker.model.queues.returned import (
     EXPONENTIAL,
     LINEAR,
     RETRY_TYPES,
@@ -26,7 +26,7 @@ from leveret.broker.model.returned import (
     Retry,
     retry_of,
 )
-from leveret.broker.model.stream_arguments import (
+from leveret.broker.model.streams.stream_arguments import (
     X_STREAM_FILTER,
     X_STREAM_MATCH_UNFILTERED,
     X_STREAM_OFFSET,

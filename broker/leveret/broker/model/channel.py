@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from leveret.broker.model.returned import FAILED, KEPT
+from leveret.broker.model.queues.returned import FAILED, KEPT
 from leveret.protocol.errors import NotFound, PreconditionFailed
 from leveret.protocol.frames import deliver_prefix, encode_ack, encode_nack
 
 if TYPE_CHECKING:
     from pamqp.base import Frame
 
-    from leveret.broker.model.backlog import Entry
     from leveret.broker.model.connection import Connection
     from leveret.broker.model.consumer import Consumer
-    from leveret.broker.model.consumer_timeout import Watch
     from leveret.broker.model.publish import Publish
-    from leveret.broker.model.queue import Queue
+    from leveret.broker.model.queues.backlog import Entry
+    from leveret.broker.model.queues.consumer_timeout import Watch
+    from leveret.broker.model.queues.queue import Queue
     from leveret.broker.model.turn import Turn
     from leveret.broker.model.vhost import VHost
     from leveret.protocol.outbox import Outbox

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
     from leveret.broker.access import User
     from leveret.broker.model.channel import Channel
-    from leveret.broker.model.grants import Grants
-    from leveret.broker.model.queue import Queue
+    from leveret.broker.model.queues.queue import Queue
+    from leveret.broker.model.rules.grants import Grants
     from leveret.broker.model.turn import Turn
     from leveret.broker.model.vhost import VHost
     from leveret.protocol.outbox import Outbox

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 from pamqp import commands
 
 from leveret.broker.model.arguments import X_CONSUMER_TIMEOUT
-from leveret.broker.model.queue import DELIVER_MAX
+from leveret.broker.model.queues.queue import DELIVER_MAX
 from leveret.protocol.frames import deliver_prefix
 from leveret.protocol.methods import make
 from leveret.protocol.tables import integer
 
 if TYPE_CHECKING:
     from leveret.broker.model.channel import Channel
-    from leveret.broker.model.queue import Queue
+    from leveret.broker.model.queues.queue import Queue
     from leveret.protocol.tables import Table
 
 

@@ -22,12 +22,12 @@ from leveret.protocol.tables import from_python
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from leveret.broker.model.binding import Binding
     from leveret.broker.model.channel import Channel
     from leveret.broker.model.consumer import Consumer
-    from leveret.broker.model.exchange import Exchange
-    from leveret.broker.model.policies import Policy
-    from leveret.broker.model.queue import Queue
+    from leveret.broker.model.exchanges.binding import Binding
+    from leveret.broker.model.exchanges.exchange import Exchange
+    from leveret.broker.model.queues.queue import Queue
+    from leveret.broker.model.rules.policies import Policy
     from leveret.broker.model.turn import Turn
     from leveret.protocol.tables import Table
 

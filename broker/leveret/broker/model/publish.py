@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from leveret.broker.model.queue import Queue
+    from leveret.broker.model.queues.queue import Queue
     from leveret.protocol.content import Message
 
 

@@ -19,9 +19,9 @@ from leveret.protocol.tables import Field, Table, from_python
 
 if TYPE_CHECKING:
     from leveret.broker.model.channel import Channel
-    from leveret.broker.model.exchange import Exchange
+    from leveret.broker.model.exchanges.exchange import Exchange
     from leveret.broker.model.publish import Publish
-    from leveret.broker.model.queue import Queue
+    from leveret.broker.model.queues.queue import Queue
     from leveret.broker.model.turn import Turn
     from leveret.protocol.content import Envelope, Message
 

@@ -12,8 +12,8 @@ from collections import deque
 from heapq import heappush
 from typing import TYPE_CHECKING, Final
 
-from leveret.broker.model.consumer_timeout import Watches
 from leveret.broker.model.events import INTERNAL, Events
+from leveret.broker.model.queues.consumer_timeout import Watches
 from leveret.storage.changes import Batch, Definition
 
 if TYPE_CHECKING:
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     from leveret.broker.model.channel import Channel
     from leveret.broker.model.deduplication import Window
-    from leveret.broker.model.delay import Delay
+    from leveret.broker.model.exchanges.delay import Delay
     from leveret.broker.model.own_messages import OwnMessage
-    from leveret.broker.model.queue import Queue
+    from leveret.broker.model.queues.queue import Queue
     from leveret.protocol.content import Message
 
 OWN_MESSAGES_MAX: Final = 100_000  # that wait to be routed; more are dropped

@@ -15,22 +15,22 @@ from leveret.broker.model.arguments import (
     take_name_prefix,
 )
 from leveret.broker.model.events import EVENT_EXCHANGE, INTERNAL
-from leveret.broker.model.exchange import (
+from leveret.broker.model.exchanges.exchange import (
     EXCHANGE_TYPES,
     Exchange,
     check_exchange_type,
 )
-from leveret.broker.model.fanout import UnknownTypeMatcher
-from leveret.broker.model.grants import EXCHANGE, QUEUE, TOPIC
+from leveret.broker.model.exchanges.fanout import UnknownTypeMatcher
+from leveret.broker.model.exchanges.random_choice import LocalRandomMatcher, check_local_destination
+from leveret.broker.model.exchanges.recent_history import RecentHistoryMatcher
+from leveret.broker.model.exchanges.router import Router
+from leveret.broker.model.exchanges.topology import Removed, Topology
 from leveret.broker.model.message_properties import parse_expiration, visible_routing_keys
-from leveret.broker.model.policies import OPERATOR_POLICY, POLICY, Policy, PolicySet
-from leveret.broker.model.queue import Queue
-from leveret.broker.model.queue_types import make_queue
-from leveret.broker.model.random_choice import LocalRandomMatcher, check_local_destination
-from leveret.broker.model.recent_history import RecentHistoryMatcher
-from leveret.broker.model.router import Router
-from leveret.broker.model.stream import Stream
-from leveret.broker.model.topology import Removed, Topology
+from leveret.broker.model.queues.queue import Queue
+from leveret.broker.model.queues.queue_types import make_queue
+from leveret.broker.model.rules.grants import EXCHANGE, QUEUE, TOPIC
+from leveret.broker.model.rules.policies import OPERATOR_POLICY, POLICY, Policy, PolicySet
+from leveret.broker.model.streams.stream import Stream
 from leveret.broker.model.tracing import TRACE_EXCHANGE, Tracer
 from leveret.protocol.errors import AccessRefused, NotFound, PreconditionFailed, ResourceLocked
 from leveret.protocol.tables import Table, decode_table, encode_table, from_python, longstr
@@ -50,12 +50,12 @@ from leveret.storage.changes import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from leveret.broker.model.binding import Binding, Destination
     from leveret.broker.model.connection import Connection
     from leveret.broker.model.consumer import Consumer
-    from leveret.broker.model.grants import Grants
-    from leveret.broker.model.queue_ids import QueueIds
+    from leveret.broker.model.exchanges.binding import Binding, Destination
+    from leveret.broker.model.queues.queue_ids import QueueIds
     from leveret.broker.model.replies import Replies
+    from leveret.broker.model.rules.grants import Grants
     from leveret.broker.model.turn import Turn
     from leveret.protocol.content import Message
 

@@ -10,7 +10,8 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 
 from leveret.broker.access import MAX_CHANNELS, MAX_CONNECTIONS
-from leveret.broker.model.authority import (
+from leveret.broker.model.events import BY_CTL
+from leveret.broker.model.rules.authority import (
     AdministrationError,
     InvalidPattern,
     InvalidValue,
@@ -18,8 +19,7 @@ from leveret.broker.model.authority import (
     NoSuchVHost,
     UserExists,
 )
-from leveret.broker.model.events import BY_CTL
-from leveret.broker.model.policies import ALL, OPERATOR_POLICY, POLICY, make_policy, shown
+from leveret.broker.model.rules.policies import ALL, OPERATOR_POLICY, POLICY, make_policy, shown
 from leveret.broker.model.vhost import MAX_QUEUES, VHOST_LIMITS
 from leveret.broker.server.calls import (
     EX_DATA,

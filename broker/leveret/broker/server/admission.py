@@ -9,8 +9,8 @@ from leveret.protocol.errors import NotAllowed
 
 if TYPE_CHECKING:
     from leveret.broker.access import User
-    from leveret.broker.model.authority import Authority
-    from leveret.broker.model.grants import Grants
+    from leveret.broker.model.rules.authority import Authority
+    from leveret.broker.model.rules.grants import Grants
     from leveret.broker.model.vhost import VHost
 
 CONNECTION: Final = 10

@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from leveret.broker.model.exchange import Exchange
-from leveret.broker.model.policies import EXCHANGES, OPERATOR_POLICY, POLICY
-from leveret.broker.model.queue import Queue
+from leveret.broker.model.exchanges.exchange import Exchange
+from leveret.broker.model.queues.queue import Queue
+from leveret.broker.model.rules.policies import EXCHANGES, OPERATOR_POLICY, POLICY
 from leveret.broker.model.terms import type_name
 from leveret.protocol.handshake import State, read_client_properties
 from leveret.protocol.tables import STRING_TAGS, Array, Field, Table
@@ -19,10 +19,10 @@ from leveret.protocol.tables import STRING_TAGS, Array, Field, Table
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from leveret.broker.model.binding import Binding
     from leveret.broker.model.channel import Channel
     from leveret.broker.model.connection import Connection
     from leveret.broker.model.consumer import Consumer
+    from leveret.broker.model.exchanges.binding import Binding
     from leveret.broker.model.vhost import VHost
     from leveret.broker.server.node import Node
     from leveret.broker.server.session import Session

@@ -15,14 +15,14 @@ from random import Random
 from typing import TYPE_CHECKING, Final, Protocol
 
 from leveret.broker.logs import Throttle, get_logger
-from leveret.broker.model.authority import Authority, NoSuchVHost
-from leveret.broker.model.dead_lettering import publish_dead_letter
-from leveret.broker.model.delay import NEAR_BYTES, NEAR_MESSAGES
 from leveret.broker.model.events import BY, EVENT_EXCHANGE, INTERNAL
-from leveret.broker.model.priorities import PriorityBacklog
-from leveret.broker.model.queue_ids import QueueIds
+from leveret.broker.model.exchanges.delay import NEAR_BYTES, NEAR_MESSAGES
+from leveret.broker.model.queues.dead_lettering import publish_dead_letter
+from leveret.broker.model.queues.priorities import PriorityBacklog
+from leveret.broker.model.queues.queue_ids import QueueIds
 from leveret.broker.model.replies import Replies
-from leveret.broker.model.stream import Stream
+from leveret.broker.model.rules.authority import Authority, NoSuchVHost
+from leveret.broker.model.streams.stream import Stream
 from leveret.broker.model.turn import Turn
 from leveret.broker.model.vhost import LOG_EXCHANGE, VHost
 from leveret.broker.server.committer import Answer, DueRequest, Failed, Loaded, LoadRequest, Written
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
     from leveret.broker.config import Settings
     from leveret.broker.model.channel import Channel
-    from leveret.broker.model.queue import Queue
+    from leveret.broker.model.queues.queue import Queue
     from leveret.storage.store import StoreError
 
 READ_MAX: Final = (

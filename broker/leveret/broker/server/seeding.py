@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from leveret.broker.defaults import MAX_CONNECTIONS, MAX_QUEUES
-from leveret.broker.model.policies import OPERATOR_POLICY
+from leveret.broker.model.rules.policies import OPERATOR_POLICY
 
 if TYPE_CHECKING:
     from leveret.broker.model.vhost import VHost

@@ -27,7 +27,7 @@ from leveret.broker.methods.tracing import publish_traced
 from leveret.broker.model.channel import Channel
 from leveret.broker.model.connection import Connection
 from leveret.broker.model.events import INTERNAL
-from leveret.broker.model.queue import NotInMemoryError
+from leveret.broker.model.queues.queue import NotInMemoryError
 from leveret.broker.server.admission import admit
 from leveret.broker.server.connection_events import connection_created, logged_in
 from leveret.broker.server.heartbeats import Heartbeats

@@ -16,7 +16,7 @@ from leveret.protocol.tables import encode_table
 
 if TYPE_CHECKING:
     from leveret.broker.model.consumer import Consumer
-    from leveret.broker.model.stream_arguments import ReaderArguments
+    from leveret.broker.model.streams.stream_arguments import ReaderArguments
     from leveret.storage.changes import StoredMessage
 
 READ_MESSAGES: Final = 1000  # read ahead for a consumer

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, ClassVar, Final, cast
 
-from leveret.broker.model.fanout import FanoutMatcher
+from leveret.broker.model.exchanges.fanout import FanoutMatcher
 from leveret.broker.model.terms import term
 from leveret.protocol.errors import PreconditionFailed
 from leveret.protocol.tables import INTEGER_TAGS, Table, boolean
@@ -18,7 +18,7 @@ from leveret.protocol.tables import INTEGER_TAGS, Table, boolean
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from leveret.broker.model.binding import Binding, Destination
+    from leveret.broker.model.exchanges.binding import Binding, Destination
     from leveret.broker.model.turn import Turn
     from leveret.protocol.content import Message
 

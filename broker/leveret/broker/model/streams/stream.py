@@ -20,13 +20,13 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from leveret.broker.model.backlog import Entry
-from leveret.broker.model.queue import DELIVER_BYTES, Queue
-from leveret.broker.model.returned import FAILED
-from leveret.broker.model.segments import Segment, Segments
-from leveret.broker.model.stream_arguments import FIRST, LAST, ReaderArguments
-from leveret.broker.model.stream_reader import Reader, Stamp
-from leveret.broker.model.stream_tail import Tail
+from leveret.broker.model.queues.backlog import Entry
+from leveret.broker.model.queues.queue import DELIVER_BYTES, Queue
+from leveret.broker.model.queues.returned import FAILED
+from leveret.broker.model.streams.segments import Segment, Segments
+from leveret.broker.model.streams.stream_arguments import FIRST, LAST, ReaderArguments
+from leveret.broker.model.streams.stream_reader import Reader, Stamp
+from leveret.broker.model.streams.stream_tail import Tail
 from leveret.broker.model.terms import resource_name
 from leveret.protocol.content import Message, encode_content, make_envelope
 from leveret.protocol.errors import MethodNotImplemented, PreconditionFailed

@@ -11,7 +11,7 @@ from leveret.protocol.tables import Field, Table, same_value
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from leveret.broker.model.binding import Binding, Destination, Destinations
+    from leveret.broker.model.exchanges.binding import Binding, Destination, Destinations
 
 X_MATCH: Final = "x-match"
 _MATCHES_ANY: Final = {b"all": False, b"any": True, b"all-with-x": False, b"any-with-x": True}

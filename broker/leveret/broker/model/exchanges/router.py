@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from leveret.broker.model.queue import Queue
-from leveret.broker.model.routing import Route, route, route_message
+from leveret.broker.model.exchanges.routing import Route, route, route_message
+from leveret.broker.model.queues.queue import Queue
 from leveret.protocol.errors import AccessRefused, NotFound
 
 if TYPE_CHECKING:
-    from leveret.broker.model.delay import Delay
-    from leveret.broker.model.exchange import Exchange
+    from leveret.broker.model.exchanges.delay import Delay
+    from leveret.broker.model.exchanges.exchange import Exchange
     from leveret.broker.model.turn import Turn
     from leveret.protocol.content import Message
     from leveret.protocol.tables import Table

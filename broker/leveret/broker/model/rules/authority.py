@@ -20,8 +20,8 @@ from leveret.broker.access import (
     refusal,
 )
 from leveret.broker.model.events import BY
-from leveret.broker.model.grants import Grants, TopicRights
-from leveret.broker.model.patterns import Automaton, compile_regex
+from leveret.broker.model.rules.grants import Grants, TopicRights
+from leveret.broker.model.rules.patterns import Automaton, compile_regex
 from leveret.protocol.errors import LoginRefused
 from leveret.storage.changes import (
     PermissionCleared,

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from leveret.broker.model.binding import Binding, Destination, Destinations, add_destination, drop_destination
+from leveret.broker.model.exchanges.binding import (
+    Binding,
+    Destination,
+    Destinations,
+    add_destination,
+    drop_destination,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

@@ -8,14 +8,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, cast
 
 from leveret.broker.model.arguments import ALTERNATE_EXCHANGE, check_exchange_argument
-from leveret.broker.model.binding import Binding, Chooser, Destination, Identity, Matcher, identity
 from leveret.broker.model.deduplication import (
     DEDUPLICATION,
     Window,
     check_window_arguments,
     window_of_exchange,
 )
-from leveret.broker.model.delay import (
+from leveret.broker.model.equivalence import inequivalent, same_argument
+from leveret.broker.model.exchanges.binding import Binding, Chooser, Destination, Identity, Matcher, identity
+from leveret.broker.model.exchanges.delay import (
     DELAYED_MESSAGE,
     Delay,
     delay_of,
@@ -23,15 +24,18 @@ from leveret.broker.model.delay import (
     delays,
     no_delayed_type,
 )
-from leveret.broker.model.direct import DefaultMatcher, DirectMatcher
-from leveret.broker.model.equivalence import inequivalent, same_argument
-from leveret.broker.model.fanout import FanoutMatcher
-from leveret.broker.model.hashing import MessageHashMatcher, ModulusHashMatcher, consistent_hash_matcher
-from leveret.broker.model.headers import HeadersMatcher
-from leveret.broker.model.random_choice import LOCAL_RANDOM, LocalRandomMatcher, RandomMatcher
-from leveret.broker.model.recent_history import RecentHistoryMatcher
+from leveret.broker.model.exchanges.direct import DefaultMatcher, DirectMatcher
+from leveret.broker.model.exchanges.fanout import FanoutMatcher
+from leveret.broker.model.exchanges.hashing import (
+    MessageHashMatcher,
+    ModulusHashMatcher,
+    consistent_hash_matcher,
+)
+from leveret.broker.model.exchanges.headers import HeadersMatcher
+from leveret.broker.model.exchanges.random_choice import LOCAL_RANDOM, LocalRandomMatcher, RandomMatcher
+from leveret.broker.model.exchanges.recent_history import RecentHistoryMatcher
+from leveret.broker.model.exchanges.topic import TopicMatcher
 from leveret.broker.model.terms import resource_name
-from leveret.broker.model.topic import TopicMatcher
 from leveret.protocol.errors import PreconditionFailed
 from leveret.protocol.tables import Table, from_python, longstr
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Final
 
-from leveret.broker.model.dead_letter import DELIVERY_LIMIT
+from leveret.broker.model.queues.dead_letter import DELIVERY_LIMIT
 from leveret.protocol.content import Envelope, Message
 from leveret.protocol.properties import Properties, replace
 from leveret.protocol.tables import Field, integer, longstr
@@ -25,8 +25,8 @@ from leveret.storage.changes import Returned
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from leveret.broker.model.backlog import Entry
-    from leveret.broker.model.queue import Queue
+    from leveret.broker.model.queues.backlog import Entry
+    from leveret.broker.model.queues.queue import Queue
     from leveret.protocol.tables import Table
 
 X_DELIVERY_COUNT: Final = "x-delivery-count"

@@ -18,12 +18,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from leveret.broker.model.backlog import WINDOW_MESSAGES, Backlog, Entry
+from leveret.broker.model.queues.backlog import WINDOW_MESSAGES, Backlog, Entry
 from leveret.storage.changes import MAX_POSITION, PriorityLevelDeclared
 
 if TYPE_CHECKING:
-    from leveret.broker.model.queue import Queue
-    from leveret.broker.model.queue_ids import QueueIds
+    from leveret.broker.model.queues.queue import Queue
+    from leveret.broker.model.queues.queue_ids import QueueIds
     from leveret.broker.model.turn import Load, Turn
     from leveret.protocol.content import Message
     from leveret.storage.changes import StoredMessage, StoredPriorityLevel

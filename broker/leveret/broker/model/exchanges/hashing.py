@@ -22,7 +22,7 @@ from leveret.protocol.tables import Table, encode_table, longstr
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from leveret.broker.model.binding import Binding, Destination, Matcher
+    from leveret.broker.model.exchanges.binding import Binding, Destination, Matcher
     from leveret.broker.model.turn import Turn
     from leveret.protocol.content import Message
 

@@ -13,7 +13,7 @@ from leveret.protocol.errors import AccessRefused
 if TYPE_CHECKING:
     import re
 
-    from leveret.broker.model.patterns import Automaton
+    from leveret.broker.model.rules.patterns import Automaton
 
 CONFIGURE: Final = "configure"
 WRITE: Final = "write"

@@ -28,7 +28,7 @@ from collections import deque
 from heapq import heappop, heappush, merge
 from typing import TYPE_CHECKING, Final
 
-from leveret.broker.model.packed import MESSAGE_OVERHEAD, Ready
+from leveret.broker.model.queues.packed import MESSAGE_OVERHEAD, Ready
 from leveret.broker.model.turn import Load
 from leveret.protocol.content import (
     FRAME_OVERHEAD,
@@ -43,7 +43,7 @@ from leveret.storage.changes import MAX_POSITION, QueueDelivered, Returned
 
 if TYPE_CHECKING:
     from leveret.broker.model.consumer import Consumer
-    from leveret.broker.model.queue import Queue
+    from leveret.broker.model.queues.queue import Queue
     from leveret.broker.model.turn import Turn
     from leveret.storage.changes import StoredContent, StoredMessage
 

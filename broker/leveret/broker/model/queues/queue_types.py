@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from leveret.broker.model.arguments import QUORUM, STREAM
-from leveret.broker.model.deduplicating_queue import DeduplicatingQueue
 from leveret.broker.model.deduplication import window_of_queue
-from leveret.broker.model.priorities import PriorityBacklog
-from leveret.broker.model.queue import Queue
-from leveret.broker.model.stream import Stream
+from leveret.broker.model.queues.deduplicating_queue import DeduplicatingQueue
+from leveret.broker.model.queues.priorities import PriorityBacklog
+from leveret.broker.model.queues.queue import Queue
+from leveret.broker.model.streams.stream import Stream
 
 if TYPE_CHECKING:
     from leveret.broker.model.arguments import QueueArguments
     from leveret.broker.model.connection import Connection
-    from leveret.broker.model.queue_ids import QueueIds
+    from leveret.broker.model.queues.queue_ids import QueueIds
     from leveret.broker.model.turn import Turn
 
 

@@ -9,7 +9,7 @@ from leveret.protocol.tables import Table, encode_table
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from leveret.broker.model.exchange import Exchange
+    from leveret.broker.model.exchanges.exchange import Exchange
     from leveret.broker.model.turn import Turn
     from leveret.protocol.content import Message
 

@@ -24,7 +24,7 @@ from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 from leveret.broker.model.message_properties import BCC, extra_routing_keys, parse_expiration
-from leveret.broker.model.packed import MESSAGE_OVERHEAD
+from leveret.broker.model.queues.packed import MESSAGE_OVERHEAD
 from leveret.protocol.content import Message, encode_content, make_envelope
 from leveret.protocol.errors import PreconditionFailed
 from leveret.protocol.properties import Properties, replace

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from leveret.broker.model.dead_letter import REJECTED, dead_letter, deaths, is_cycle
 from leveret.broker.model.message_properties import visible_routing_keys
+from leveret.broker.model.queues.dead_letter import REJECTED, dead_letter, deaths, is_cycle
 from leveret.protocol.content import Envelope
 from leveret.protocol.properties import Properties
 

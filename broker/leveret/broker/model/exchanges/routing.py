@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from leveret.broker.model.exchange import Exchange
+from leveret.broker.model.exchanges.exchange import Exchange
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from leveret.broker.model.binding import Destination
+    from leveret.broker.model.exchanges.binding import Destination
     from leveret.broker.model.turn import Turn
     from leveret.protocol.content import Message
     from leveret.protocol.tables import Table

@@ -23,7 +23,7 @@ from leveret.protocol.errors import PreconditionFailed
 if TYPE_CHECKING:
     from leveret.broker.model.channel import Channel
     from leveret.broker.model.consumer import Consumer
-    from leveret.broker.model.queue import Queue
+    from leveret.broker.model.queues.queue import Queue
 
 LOOK_MS: Final = 60_000  # between two looks at a channel; half of its shortest timeout if that is less
 LOOK_MIN_MS: Final = 100

@@ -22,14 +22,14 @@ from leveret.broker.model.arguments import (
     TTL_MAX_MS,
     QueueArguments,
 )
-from leveret.broker.model.authority import InvalidPattern, InvalidValue, compile_pattern
+from leveret.broker.model.rules.authority import InvalidPattern, InvalidValue, compile_pattern
 from leveret.broker.model.terms import binary_term, float_term
 from leveret.protocol.tables import INTEGER_TAGS, Field, Table, from_python
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from leveret.broker.model.patterns import Automaton
+    from leveret.broker.model.rules.patterns import Automaton
 
 POLICY: Final = "policy"
 OPERATOR_POLICY: Final = "operator_policy"

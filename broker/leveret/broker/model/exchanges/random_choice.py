@@ -13,7 +13,7 @@ from leveret.protocol.errors import PreconditionFailed
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from leveret.broker.model.binding import Binding, Destination
+    from leveret.broker.model.exchanges.binding import Binding, Destination
     from leveret.broker.model.turn import Turn
     from leveret.protocol.content import Message
     from leveret.protocol.tables import Table

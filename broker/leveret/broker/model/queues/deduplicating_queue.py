@@ -12,16 +12,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from leveret.broker.model.deduplication import Window, key_of
-from leveret.broker.model.queue import Queue
-from leveret.broker.model.returned import FAILED
+from leveret.broker.model.queues.queue import Queue
+from leveret.broker.model.queues.returned import FAILED
 from leveret.storage.changes import NEVER
 
 if TYPE_CHECKING:
     from leveret.broker.model.arguments import QueueArguments
-    from leveret.broker.model.backlog import Entry
     from leveret.broker.model.connection import Connection
     from leveret.broker.model.consumer import Consumer
     from leveret.broker.model.deduplication import WindowArguments
+    from leveret.broker.model.queues.backlog import Entry
     from leveret.broker.model.turn import Turn
     from leveret.protocol.content import Message
 

@@ -1,0 +1,1 @@
+"""Exchanges: their types, their bindings, and how a message finds its queues."""

@@ -1,0 +1,1 @@
+"""Queues: what waits in them, who gets it, and what becomes of what is let go."""

@@ -1,0 +1,1 @@
+"""Who may do what, and the policies that govern queues and exchanges."""
