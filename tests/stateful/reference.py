@@ -560,8 +560,8 @@ class Reference:
             queue.consumers = []
             queue.active = None
             queue.used_ms = self.now_ms
+            self._serve([queue])  # what has expired does not count
             self._drop_heads(queue)
-            self._touched[queue] = None
         self.settle_down()
 
 
