@@ -3,18 +3,23 @@
 Run it from the repository: `.venv/bin/python -m tests.guard.stages`.
 
 Every figure is microseconds a message, the least of several rounds of `RUN` messages, in one thread and
-without sockets between the stages. Which form runs, interpreted or compiled, is whichever is on the path.
+without sockets between the stages, but for the answer that waits for a sync: there the client is another
+process, and its time does not count. Which form runs, interpreted or compiled, is whichever is on the path.
 """
 
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
+import select
 import socket
 import tempfile
+import threading
 import time
 from contextlib import closing
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import structlog
@@ -38,6 +43,8 @@ RUN: Final = 2000  # messages
 ROUNDS: Final = 9
 READ_BYTES: Final = 65536  # what one `recv` brings
 SYNCS: Final = 50
+ANSWERS: Final = 3000
+PAGES_BYTES: Final = 16384  # that a commit of one small row writes
 
 
 class Kind(NamedTuple):
@@ -184,6 +191,7 @@ def storing(
         syncs.append(timed(os.fdatasync, descriptor))
     os.close(descriptor)
     yield "machine: one fdatasync of 1 KiB, whole", min(syncs) * 1e6
+    yield "machine: an answer that waits until a thread has synced 16 KiB", answered(directory / "pages")
     with closing(SqliteStore(directory / "stages.db", describe=lambda _: None)) as store:
         store.load()
         batch = Batch(1)
@@ -203,6 +211,65 @@ def storing(
         yield "write a row, with the commit of 2,000", min(writes) / RUN * 1e6
         yield "read a row back", min(reading) / RUN * 1e6
         yield "remove a row", min(removals) / RUN * 1e6
+
+
+def answered(file: Path) -> float:
+    """Return the CPU time of an answer to each request, sent when another thread has written and synced.
+
+    It is what a broker cannot go below that confirms one message at a time and never waits for the disk in
+    its event loop, whatever its language: two wake-ups, a write, a sync.
+    """
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT)
+    os.pwrite(descriptor, bytes(2 * PAGES_BYTES), 0)
+    os.fsync(descriptor)
+    waker = os.eventfd(0)
+    requests: SimpleQueue[bool] = SimpleQueue()
+
+    def write() -> None:
+        page = os.urandom(PAGES_BYTES)
+        while requests.get():
+            os.pwrite(descriptor, page, 0)
+            os.fdatasync(descriptor)
+            os.eventfd_write(waker, 1)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    with socket.create_server(("127.0.0.1", 0)) as listener, select.epoll() as poll:
+        client = multiprocessing.get_context("spawn").Process(
+            target=ask, args=(listener.getsockname()[1], ANSWERS)
+        )
+        client.start()
+        peer, _ = listener.accept()
+        with peer:
+            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            poll.register(peer, select.EPOLLIN)
+            poll.register(waker, select.EPOLLIN)
+            began = time.process_time()
+            left = ANSWERS
+            while left:
+                for ready, _ in poll.poll():
+                    if ready == waker:
+                        os.eventfd_read(waker)
+                        peer.send(b"confirm")
+                        left -= 1
+                    elif peer.recv(READ_BYTES):
+                        requests.put(True)
+            seconds = time.process_time() - began
+        client.join()
+    requests.put(False)
+    writer.join()
+    os.close(waker)
+    os.close(descriptor)
+    return seconds / ANSWERS * 1e6
+
+
+def ask(port: int, count: int) -> None:
+    """Send a request, wait for the answer, and so on."""
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for _ in range(count):
+            connection.send(bytes(1024))
+            connection.recv(READ_BYTES)
 
 
 def cpu_time(call: Callable[..., object], *arguments: object) -> float:
