@@ -3,8 +3,9 @@
 Run it from the repository: `.venv/bin/python -m tests.guard.stages`.
 
 Every figure is microseconds a message, the least of several rounds of `RUN` messages, in one thread and
-without sockets between the stages, but for the answer that waits for a sync: there the client is another
-process, and its time does not count. Which form runs, interpreted or compiled, is whichever is on the path.
+without sockets between the stages, but where something is passed on or answered: there the clients are
+another process, and its time does not count. Which form runs, interpreted or compiled, is whichever is on
+the path.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ ROUNDS: Final = 9
 READ_BYTES: Final = 65536  # what one `recv` brings
 SYNCS: Final = 50
 ANSWERS: Final = 3000
+PASSED_ON: Final = 20_000
 PAGES_BYTES: Final = 16384  # that a commit of one small row writes
 
 
@@ -77,6 +79,8 @@ def stages(kind: Kind) -> Iterator[tuple[str, float]]:
     reads = [data[start : start + READ_BYTES] for start in range(0, len(data), READ_BYTES)]
     yield "machine: copy the bytes once", least(lambda: timed(bytearray, data))
     yield "machine: send and receive them over loopback", over_loopback(data)
+    if not kind.persistent:
+        yield "machine: pass a request and its reply on, one at a time", passed_on()
     parsing = least(lambda: parse(reads))
     yield "parse", parsing
     yield "route and enqueue", least(lambda: enqueue(kind, reads)) - parsing
@@ -211,6 +215,51 @@ def storing(
         yield "write a row, with the commit of 2,000", min(writes) / RUN * 1e6
         yield "read a row back", min(reading) / RUN * 1e6
         yield "remove a row", min(removals) / RUN * 1e6
+
+
+def passed_on() -> float:
+    """Return the CPU time of passing a request on to another connection, and the reply back.
+
+    It is what a broker cannot go below that carries one request at a time: two wake-ups, two messages in and
+    two out.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as listener, select.epoll() as poll:
+        client = multiprocessing.get_context("spawn").Process(
+            target=request, args=(listener.getsockname()[1], PASSED_ON)
+        )
+        client.start()
+        peers = [listener.accept()[0] for _ in range(2)]
+        other = {}
+        for peer in peers:
+            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            poll.register(peer, select.EPOLLIN)
+            other[peer.fileno()] = (peer, peers[0] if peer is peers[1] else peers[1])
+        began = time.process_time()
+        left = 2 * PASSED_ON
+        while left:
+            for ready, _ in poll.poll():
+                peer, receiver = other[ready]
+                receiver.send(peer.recv(READ_BYTES))
+                left -= 1
+        seconds = time.process_time() - began
+        for peer in peers:
+            peer.close()
+        client.join()
+    return seconds / PASSED_ON * 1e6
+
+
+def request(port: int, count: int) -> None:
+    """Send a request on one connection, take and answer it on another, take the answer, and so on."""
+    with (
+        socket.create_connection(("127.0.0.1", port)) as asking,
+        socket.create_connection(("127.0.0.1", port)) as answering,
+    ):
+        for connection in (asking, answering):
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for _ in range(count):
+            asking.send(bytes(64))
+            answering.send(answering.recv(READ_BYTES))
+            asking.recv(READ_BYTES)
 
 
 def answered(file: Path) -> float:
