@@ -3,8 +3,8 @@
 
     python interop-tests/run.py [options] [options and arguments of pytest]
 
-Exits with 1 when a test that RabbitMQ passes fails on Leveret or Leveret itself misbehaves, and with 2 when
-there is nothing to compare because a broker does not start.
+Exits with 1 when a test fails on Leveret (one that fails on RabbitMQ, too, is wrong itself) or Leveret
+misbehaves, and with 2 when there is nothing to compare because a broker does not start.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def print_table(rows: list[list[str]]) -> None:
 
 
 def report(runs: list[Run], full: bool) -> list[str]:
-    """Print what the suite said, side by side, and return the tests on which the last broker is worse."""
+    """Print what the suite said, side by side, and return the tests that the last broker should pass."""
     tests = list(dict.fromkeys(test for run in runs for test in run.outcomes))
     files: dict[str, list[str]] = {}
     for test in tests:
@@ -149,18 +149,14 @@ def report(runs: list[Run], full: bool) -> list[str]:
             for test in notable:
                 if test in run.reasons and run.outcome(test) in BAD:
                     print(f"\n  {run.broker}, {test}\n    {run.reasons[test][:300]}")
-    worse = [
-        test
-        for test in notable
-        if runs[-1].outcome(test) in BAD and (len(runs) == 1 or runs[0].outcome(test) == PASSED)
-    ]
+    failing = [test for test in notable if runs[-1].outcome(test) in BAD]
     if not runs[-1].broker.startswith(LEVERET):
-        return worse
+        return failing
     not_yet = {test: reason for test in tests if (reason := reason_not_yet(test)) is not None}
     for test, reason in not_yet.items():
         print(f"\n  Not yet there, {reason}: {test} {runs[-1].outcome(test)}")
     there = [test for test in not_yet if runs[-1].outcome(test) == PASSED]  # to be taken off the list
-    return [test for test in worse if test not in not_yet] + there
+    return [test for test in failing if test not in not_yet] + there
 
 
 def reason_not_yet(test: str) -> str | None:
@@ -252,14 +248,14 @@ def main() -> int:
             return 2
         except KeyboardInterrupt:
             return 130
-        worse = report(runs, options.full)
+        failing = report(runs, options.full)
         if any(test.startswith("test_clients::") for run in runs for test in run.outcomes):
             report_matrix(runs, options.write_matrix, complete=not pytest_arguments)
-    if worse:
-        print(f"\n{len(worse)} of the tests that should pass fail on {runs[-1].broker}.")
+    if failing:
+        print(f"\n{len(failing)} of the tests that should pass fail on {runs[-1].broker}.")
     for complaint in complaints:
         print(f"\nLeveret {complaint}; see its log above.")
-    return 1 if worse or complaints else 0
+    return 1 if failing or complaints else 0
 
 
 if __name__ == "__main__":

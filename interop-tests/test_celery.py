@@ -249,11 +249,16 @@ def test_a_worker_answers_a_ping(app: Celery) -> None:
     assert list(reply.values()) == [{"ok": "pong"}]
 
 
+def queues_of(app: Celery) -> list[str]:
+    """Return the names of the queues that its workers consume."""
+    return [queue.name for queue in app.conf.task_queues]
+
+
 def test_a_worker_can_be_inspected(app: Celery) -> None:
     inspect = app.control.inspect(timeout=5, limit=1)
 
     (queues,) = inspect.active_queues().values()
-    assert [queue["name"] for queue in queues] == [app.conf.task_default_queue]
+    assert [queue["name"] for queue in queues] == queues_of(app)
 
 
 def test_the_command_line_finds_the_worker(busy: Workers) -> None:
@@ -281,7 +286,7 @@ def test_a_worker_takes_up_and_gives_up_a_queue(app: Celery, names: Names) -> No
     taken = task(app, "add").apply_async((1, 2), queue=queue).get(timeout=SOON_S)
     app.control.cancel_consumer(queue, reply=True, timeout=5, limit=1)
 
-    eventually(lambda: consumed() == [app.conf.task_default_queue], "the queue to be given up", SOON_S)
+    eventually(lambda: consumed() == queues_of(app), "the queue to be given up", SOON_S)
     assert taken == 3
 
 
