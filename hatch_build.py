@@ -53,6 +53,7 @@ HOT_MODULES = [
     "protocol/leveret/protocol/tables.py",
     "storage/leveret/storage/changes.py",
     "storage/leveret/storage/reading.py",
+    "storage/leveret/storage/records.py",
     "storage/leveret/storage/rows.py",
 ]
 
