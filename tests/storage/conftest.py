@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from leveret.storage import removal, rows
+from leveret.storage.sqlite import SqliteStore
+
 from .engines import Engine, MemoryEngine, SqliteEngine, fast_directory
 
 if TYPE_CHECKING:
@@ -34,3 +37,22 @@ def sqlite_engine(tmp_path: Path) -> Iterator[SqliteEngine]:
     engine = SqliteEngine(tmp_path)
     yield engine
     engine.close()
+
+
+@pytest.fixture
+def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let what else happens to thousands of messages happen to a few."""
+    monkeypatch.setattr(rows, "STATEMENT_ROWS", 4)
+    monkeypatch.setattr(rows, "STATEMENT_BYTES", 2000)
+    monkeypatch.setattr(rows, "LARGE_BODY", 2000)
+    monkeypatch.setattr(rows, "TEXT_BODY_MAX", 500)
+    monkeypatch.setattr(rows, "STATEMENT_RANGES", 2)
+    monkeypatch.setattr(rows, "ENVELOPE_CACHE", 2)
+    monkeypatch.setattr(removal, "REMOVE_AT_ONCE", 1)
+    monkeypatch.setattr(removal, "ROWS_A_TIME", 2)
+
+
+@pytest.fixture
+def idle_housekeeper(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave everything that could be done later to later."""
+    monkeypatch.setattr(SqliteStore, "_wake_if_needed", lambda *_: None)

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from leveret.storage import removal, rows
 from leveret.storage.changes import (
     Batch,
     PriorityLevelDeclared,
@@ -19,7 +18,6 @@ from leveret.storage.changes import (
     StoredPriorityLevel,
     StoredQueue,
 )
-from leveret.storage.sqlite import SqliteStore
 
 from .engines import (
     Content,
@@ -166,13 +164,17 @@ class PlainBroker:
     def purge(self, queue: PlainQueue, queue_id: int, first: int, last: int) -> None:
         """Remove a range: what is in the open batch one by one, the rest at once."""
         gone = {p: len(m.body) for p, m in queue.messages.items() if first <= p <= last}
-        in_batch = set(self.batch.enqueued.get(queue_id, ())) | set(self.batch.spilled.get(queue_id, ()))
+        in_batch = self.unapplied(queue_id)
         for position in gone:
             del queue.messages[position]
             if position in in_batch:
                 self.batch.settle(queue_id, position, gone[position])
         stored = [size for position, size in gone.items() if position not in in_batch]
         self.batch.purge(queue_id, first, last, len(stored), sum(stored))
+
+    def unapplied(self, queue_id: int) -> set[int]:
+        """Return the positions of messages that the store has not got yet."""
+        return set(self.batch.enqueued.get(queue_id, ())) | set(self.batch.spilled.get(queue_id, ()))
 
     def check_start(self, found: Snapshot) -> None:
         """Forget what a restart forgets, and compare."""
@@ -239,25 +241,6 @@ def test_a_memory_store_has_what_a_dictionary_has(history: History) -> None:
 @given(steps)
 def test_an_sqlite_store_has_what_a_dictionary_has(history: History) -> None:
     play_on_a_file(history)
-
-
-@pytest.fixture
-def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let what else happens to thousands of messages happen to a few."""
-    monkeypatch.setattr(rows, "STATEMENT_ROWS", 4)
-    monkeypatch.setattr(rows, "STATEMENT_BYTES", 2000)
-    monkeypatch.setattr(rows, "LARGE_BODY", 2000)
-    monkeypatch.setattr(rows, "TEXT_BODY_MAX", 500)
-    monkeypatch.setattr(rows, "STATEMENT_RANGES", 2)
-    monkeypatch.setattr(rows, "ENVELOPE_CACHE", 2)
-    monkeypatch.setattr(removal, "REMOVE_AT_ONCE", 1)
-    monkeypatch.setattr(removal, "ROWS_A_TIME", 2)
-
-
-@pytest.fixture
-def idle_housekeeper(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave everything that could be done later to later."""
-    monkeypatch.setattr(SqliteStore, "_wake_if_needed", lambda *_: None)
 
 
 @pytest.mark.usefixtures("small_steps")

@@ -5,7 +5,8 @@ A batch is also what a replicated journal would carry, so it holds no SQL, row o
 (exchanges, queues, bindings) keep their order; messages are grouped by queue, because a queue's messages are
 independent of another's.
 
-A message that is settled before its batch is handed over leaves the batch again and is never written.
+A message that is settled before its batch is handed over leaves the batch again and is never written. The
+same holds where several batches are applied as one (`Batch.absorb`).
 
 Field tables (`arguments`) are AMQP-encoded bytes: the store keeps them and gives them back, and never looks
 inside.
@@ -301,6 +302,17 @@ Definition = (
     | Unbound
 )
 
+_OfQueue = (
+    ExchangeQueueDeclared
+    | PriorityLevelDeclared
+    | QueueDeclared
+    | QueueDeleted
+    | QueueDelivered
+    | QueuePurged
+    | SegmentClosed
+    | SegmentRemoved
+)
+
 
 class Returned(NamedTuple):
     """What is known of a stored message that came back from a consumer."""
@@ -319,6 +331,7 @@ class Batch:
     """
 
     __slots__ = (
+        "_declared",
         "definitions",
         "delayed",
         "enqueued",
@@ -353,6 +366,8 @@ class Batch:
         self.settled: dict[
             int, dict[int, int]
         ] = {}  # queue id -> position of a stored message -> its body bytes
+        # Ids declared in `definitions`; not known before another batch is absorbed
+        self._declared: set[int] | None = None
 
     def __bool__(self) -> bool:
         """Whether there is anything to write."""
@@ -459,6 +474,102 @@ class Batch:
             by_queue.pop(queue_id, None)
         self.keys.pop(queue_id, None)
         self.offsets.pop(queue_id, None)
+
+    def absorb(self, later: Batch) -> None:
+        """Become what this batch and the next one are in a row, without what cancels out. `later` stays.
+
+        Messages that the later batch settles leave this one. What this one holds of a queue that the later
+        one deletes is dropped; if it also declares the queue, nothing is left of that.
+
+        It relies on what the model does: no position is used twice, no queue id is used again before the
+        batch that deletes it is applied, and a purge is of messages whose batches are applied. Neither batch
+        may have transient, delayed or streamed messages, or delete a vhost. O(later), and O(definitions) in
+        addition if it deletes a queue that this batch declares.
+        """
+        assert later.epoch == self.epoch
+        self.number = later.number
+        if later.definitions:
+            self._absorb_definitions(later.definitions)
+        for queue_id, settled in later.settled.items():
+            self._absorb_settled(queue_id, settled)
+        for queue_id, entries in later.enqueued.items():
+            mine = self.enqueued.get(queue_id)
+            if mine is None:
+                self.enqueued[queue_id] = entries.copy()
+            else:
+                mine.update(entries)
+        for queue_id, expiries in later.expiries.items():
+            entries = later.enqueued.get(queue_id, {})
+            for position, expires_at_ms in expiries.items():
+                if position in entries:
+                    self.expire_at(queue_id, position, expires_at_ms)
+        for queue_id, returned in later.returned.items():
+            gone = later.settled.get(queue_id, {})
+            for position, known in returned.items():
+                if position not in gone:
+                    self.note_return(queue_id, position, known)
+        for queue_id, offsets in later.offsets.items():
+            for consumer_tag, position in offsets.items():
+                self.note_offset(queue_id, consumer_tag, position)
+        for queue_id, keys in later.keys.items():
+            for key, expires_at_ms in keys.items():
+                self.remember_key(queue_id, key, expires_at_ms)
+
+    def _absorb_definitions(self, later: list[Definition]) -> None:
+        """Append definitions, and take out all of queues that are declared and deleted."""
+        declared = self._declared
+        if declared is None:
+            declared = self._declared = set()
+            for definition in self.definitions:
+                _note_declared(declared, definition)
+        cancelled: set[int] = set()
+        for definition in later:
+            _note_declared(declared, definition)
+            self.definitions.append(definition)
+            if isinstance(definition, QueueDeleted):
+                self.forget_queue(definition.queue_id)
+                if definition.queue_id in declared:
+                    declared.discard(definition.queue_id)
+                    cancelled.add(definition.queue_id)
+            elif isinstance(definition, QueuePurged):
+                self._forget_returns(definition)
+        if cancelled:
+            self.definitions = [
+                definition
+                for definition in self.definitions
+                if not (isinstance(definition, _OfQueue) and definition.queue_id in cancelled)
+            ]
+
+    def _absorb_settled(self, queue_id: int, settled: dict[int, int]) -> None:
+        """Take messages out of this batch, and remove from the store those that are not in it."""
+        entries = self.enqueued.get(queue_id)
+        expiries = self.expiries.get(queue_id)
+        returned = self.returned.get(queue_id)
+        mine = self.settled.get(queue_id)
+        for position, body_bytes in settled.items():
+            if entries is not None and entries.pop(position, None) is not None:
+                if expiries is not None:
+                    expiries.pop(position, None)
+            else:
+                if mine is None:
+                    mine = self.settled[queue_id] = {}
+                mine[position] = body_bytes
+            if returned is not None:
+                returned.pop(position, None)
+        if returned is not None and not returned:
+            del self.returned[queue_id]
+
+    def _forget_returns(self, purged: QueuePurged) -> None:
+        """Drop what is known of messages that are purged."""
+        returned = self.returned.pop(purged.queue_id, {})
+        for position, known in returned.items():
+            if not purged.first <= position <= purged.last:
+                self.note_return(purged.queue_id, position, known)
+
+
+def _note_declared(declared: set[int], definition: Definition) -> None:
+    if isinstance(definition, QueueDeclared | ExchangeQueueDeclared | PriorityLevelDeclared):
+        declared.add(definition.queue_id)
 
 
 @dataclass(frozen=True, slots=True)
