@@ -37,6 +37,8 @@ from .engines import Content
 
 NOT_UTF_8 = b"caf\xe9".decode("utf-8", "surrogateescape")
 LARGE = 1 << 20
+PART_AT = 21  # in a record, the first part
+FLAGS_AT = 38  # the flags of its first message
 
 names = st.text(st.characters(codec="utf-8"), max_size=9) | st.binary(max_size=9).map(
     lambda name: name.decode("utf-8", "surrogateescape")
@@ -187,6 +189,13 @@ def test_messages_alike_share_their_properties() -> None:
     assert contents_of(decode_batch(record)) == contents_of(batch)
 
 
+@pytest.mark.parametrize("other", [{"exchange": "a"}, {"routing_key": "a"}, {"properties": b"a"}])
+def test_messages_that_differ_in_one_thing_do_not_share_it(other: dict[str, object]) -> None:
+    batch = one_message()
+    batch.enqueue(1, 6, [Content(b"body", **other)])  # type: ignore[arg-type]
+    assert contents_of(decode_batch(encode_batch(batch))) == contents_of(batch)
+
+
 def test_a_deadline_of_a_message_that_left_its_batch_is_not_written() -> None:
     batch = one_message()
     record = encode_batch(batch)
@@ -286,6 +295,33 @@ def test_bytes_behind_a_record_are_found_out(batch: Batch, more: bytes) -> None:
 def test_any_bytes_are_a_record_or_damaged(data: bytes) -> None:
     with suppress(DamagedRecordError):
         decode_batch(b"\x01" + data)
+
+
+def test_a_part_that_holds_what_nobody_knows_is_found_out() -> None:
+    record = encode_batch(one_message())
+    with pytest.raises(DamagedRecordError, match="a part holds 9"):
+        decode_batch(record[:PART_AT] + b"\x09" + record[PART_AT + 1 :])
+
+
+def test_a_flag_of_a_message_that_nobody_knows_is_found_out() -> None:
+    record = encode_batch(one_message())
+    with pytest.raises(DamagedRecordError, match="a message has flags 8"):
+        decode_batch(record[:FLAGS_AT] + b"\x08" + record[FLAGS_AT + 1 :])
+
+
+def test_a_message_that_is_like_none_before_is_found_out() -> None:
+    batch = Batch(1)
+    batch.enqueue(1, 1, [Content(b"body")])
+    with pytest.raises(DamagedRecordError, match="is like one before"):
+        decode_batch(encode_batch(batch)[:FLAGS_AT] + b"\x01\x04\0\0\0body")
+
+
+def test_a_boolean_that_is_neither_is_found_out() -> None:
+    batch = Batch(1)
+    batch.definitions.append(QueueDeclared(1, "", "", True, b""))
+    record = encode_batch(batch)
+    with pytest.raises(DamagedRecordError, match="a boolean is 2"):
+        decode_batch(record[:-5] + b"\x02" + record[-4:])
 
 
 def test_a_record_of_another_version_is_refused() -> None:
