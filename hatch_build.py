@@ -54,6 +54,7 @@ HOT_MODULES = [
     "storage/leveret/storage/changes.py",
     "storage/leveret/storage/reading.py",
     "storage/leveret/storage/records.py",
+    "storage/leveret/storage/redo_log.py",
     "storage/leveret/storage/rows.py",
 ]
 

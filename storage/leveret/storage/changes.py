@@ -383,6 +383,20 @@ class Batch:
             or self.keys
         )
 
+    def only_settles(self, most: int) -> bool:
+        """Whether this removes `most` messages at most, and does nothing else."""
+        return not (
+            self.definitions
+            or any(self.enqueued.values())
+            or any(self.spilled.values())
+            or any(self.delayed.values())
+            or self.streamed
+            or self.offsets
+            or self.returned
+            or self.keys
+            or sum(map(len, self.settled.values())) > most
+        )
+
     def enqueue(self, queue_id: int, first: int, messages: list[StoredContent]) -> None:
         """Append persistent messages at positions first, first + 1, ..."""
         entries = self.enqueued.get(queue_id)

@@ -153,6 +153,7 @@ class MemoryDisk:
     """What outlives a `MemoryStore`: give the same disk to the next one, and it is a restart."""
 
     epoch: int = 0
+    recorded: int = 0  # number of the last record of a redo log that is applied
     exchanges: dict[tuple[str, str], ExchangeDeclared] = field(
         default_factory=dict
     )  # vhost, name -> exchange
@@ -227,7 +228,10 @@ class MemoryStore:
                 [self._stored_level(level) for _, level in sorted(disk.levels.items())],
             )
 
-    def apply(self, batch: Batch) -> None:
+    def open_redo_log(self, notified: int) -> None:
+        """See `Store.open_redo_log`: memory is as quick as a log."""
+
+    def apply(self, batch: Batch, recorded: int = 0) -> None:
         """See `Store.apply`."""
         disk = self._disk
         with self._lock:
@@ -236,6 +240,7 @@ class MemoryStore:
                 raise StaleEpochError(f"a batch of epoch {batch.epoch} came after epoch {disk.epoch}")
             self._check(batch)
             disk.epoch = batch.epoch
+            disk.recorded = recorded or disk.recorded
             for definition in batch.definitions:
                 self._define(definition)
             persistence = ((batch.enqueued, True), (batch.spilled, False), (batch.streamed, True))

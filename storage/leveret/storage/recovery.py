@@ -50,10 +50,10 @@ _QUEUES_WITH_ROWS: Final = f"""
 _WITHOUT_OWNER: Final = f"queue_id NOT IN ({OWNERS})"
 
 
-def recover(
+def remove_orphans(
     connection: sqlite3.Connection, removed: RemovedRanges, counts: QueueCounts, returned: ReturnedRows
 ) -> None:
-    """Remove messages of queues that do not exist, and transient messages."""
+    """Remove what belongs to queues that do not exist, and find out what there is: batches can be applied."""
     connection.execute("BEGIN IMMEDIATE")
     connection.execute("DELETE FROM priority_levels WHERE of_queue_id NOT IN (SELECT queue_id FROM queues)")
     for (queue_id,) in connection.execute(_QUEUES_WITH_ROWS).fetchall():
@@ -61,8 +61,15 @@ def recover(
     connection.execute(f"DELETE FROM queue_counts WHERE {_WITHOUT_OWNER}")
     for table in ("deduplication_keys", "stream_segments", "stream_offsets"):
         connection.execute(f"DELETE FROM {table} WHERE {_WITHOUT_OWNER}")
+    returned.load()
     connection.execute("COMMIT")
     counts.load()
+
+
+def remove_transient(
+    connection: sqlite3.Connection, removed: RemovedRanges, counts: QueueCounts, returned: ReturnedRows
+) -> None:
+    """Remove transient messages, after everything that was applied before the stop."""
     while _remove_transient(connection, counts):
         pass
     _mend_counts(connection, removed, counts)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 APPLICATION_ID: Final = 0x4C565254  # "LVRT"
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 PERSISTENT: Final = 1  # in the column of this name; 0 for a transient message
 STREAMED: Final = 3  # one in a stream, kept whatever its delivery mode; it came at `expires_at_ms`
 DELAYED: Final = 2  # one that waits in an exchange, and is kept whatever its delivery mode
@@ -313,6 +313,7 @@ FROM bindings""",
 MIGRATIONS: Final[Mapping[int, tuple[str, ...]]] = {
     1: _ACCESS_TABLES + _EXCHANGE_TABLES + _STREAM_TABLES,
     2: _RETURNED_TABLES + _PRIORITY_TABLES,
+    3: (),  # a version that knows no redo log must not open a file that has one
 }
 
 

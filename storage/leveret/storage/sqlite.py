@@ -15,6 +15,7 @@ recover.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from contextlib import closing, contextmanager
 from threading import Event, Thread
@@ -47,6 +48,7 @@ from leveret.storage.connections import (
 )
 from leveret.storage.counts import QueueCounts
 from leveret.storage.definitions import Definitions
+from leveret.storage.direct_io import DirectIoError, DirectWriter
 from leveret.storage.lock import FileLock
 from leveret.storage.reading import (
     READ_DUE_LATER,
@@ -56,7 +58,18 @@ from leveret.storage.reading import (
     read_messages,
     read_name,
 )
-from leveret.storage.recovery import recover, snapshot
+from leveret.storage.recovery import remove_orphans, remove_transient, snapshot
+from leveret.storage.redo_log import (
+    NAME_BYTES,
+    RECORD_BYTES_MAX,
+    RedoLog,
+    batches_in,
+    log_path,
+    make_file,
+    merge,
+    read_file,
+    remove_file,
+)
 from leveret.storage.removal import RemovedRanges
 from leveret.storage.returned import ReturnedRows
 from leveret.storage.rows import RowWriter, delete_rows, id_range, id_ranges, stored_name
@@ -110,6 +123,7 @@ class SqliteStore:
         self._writing = TurnLock()
         self._wake = Event()
         self._housekeeper: Thread | None = None
+        self._log: RedoLog | None = None
         self._file_lock = FileLock(path)
         self._file_lock.acquire()
         opened: list[sqlite3.Connection] = []
@@ -143,24 +157,69 @@ class SqliteStore:
         with self._writing:
             self._require_usable()
             try:
-                recover(self._writer, self._removed, self._counts, self._returned)
+                remove_orphans(self._writer, self._removed, self._counts, self._returned)
+                self._redo()
+                remove_transient(self._writer, self._removed, self._counts, self._returned)
                 found = snapshot(self._reader, self._removed, self._counts)
             except sqlite3.Error as error:
                 raise self._fail(error, "read") from error
         self._wake_if_needed(CHECKPOINT_BYTES)
         return found
 
-    def apply(self, batch: Batch) -> None:
+    def open_redo_log(self, notified: int) -> RedoLog | None:
+        """See `Store.open_redo_log`."""
+        with self._writing:
+            self._require_usable()
+            name = os.urandom(NAME_BYTES)
+            path = log_path(self._path)
+            try:
+                make_file(path, self._path.stat().st_mode & 0o666)
+                writer = DirectWriter(path, RECORD_BYTES_MAX, notified)
+            except (DirectIoError, OSError):
+                remove_file(path)
+                return None
+            try:
+                self._name_log(name)
+            except sqlite3.Error as error:
+                writer.close()
+                raise self._fail(error, "write to") from error
+            self._log = RedoLog(path, name, writer)
+        return self._log
+
+    def _name_log(self, name: bytes) -> None:
+        self._writer.execute("BEGIN IMMEDIATE")
+        self._writer.execute("REPLACE INTO meta VALUES ('redo_log', ?)", (name.hex(),))
+        self._writer.execute("REPLACE INTO meta VALUES ('redo_applied', 0)")
+        self._writer.execute("COMMIT")
+
+    def _forget_log(self) -> None:
+        """Do without the log: the file has everything that it has."""
+        self._writer.execute("DELETE FROM meta WHERE key IN ('redo_log', 'redo_applied')")
+        remove_file(log_path(self._path))
+
+    def _redo(self) -> None:
+        """Apply what the log of the last run has, and the file has not."""
+        meta = dict(self._writer.execute("SELECT key, value FROM meta").fetchall())
+        if "redo_log" not in meta:
+            return
+        path = log_path(self._path)
+        data = read_file(path)
+        applied = int(meta["redo_applied"])
+        if data is not None and (records := batches_in(data, path, bytes.fromhex(meta["redo_log"]), applied)):
+            self._write(merge(records, path), applied + len(records))
+        self._forget_log()
+
+    def apply(self, batch: Batch, recorded: int = 0) -> None:
         """See `Store.apply`."""
         with self._writing:
             self._require_usable()
             if batch.epoch < self._epoch:
                 raise StaleEpochError(f"a batch of epoch {batch.epoch} came after epoch {self._epoch}")
-            if not batch and batch.epoch == self._epoch:
+            if not batch and batch.epoch == self._epoch and not recorded:
                 return
             before = self._writer.total_changes
             try:
-                wal_bytes = self._write(batch)
+                wal_bytes = self._write(batch, recorded)
             except sqlite3.Error as error:
                 raise self._fail(error, "write to") from error
             except Exception as error:  # a bug; the transaction is open, so there is no way on
@@ -238,6 +297,10 @@ class SqliteStore:
         if self._housekeeper is not None:
             self._housekeeper.join()
         try:
+            if self._log is not None:
+                self._log.close()
+                if self._failure is None and self._log.is_empty:
+                    self._forget_log()
             if self._failure is None:
                 self._copier.execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
         except sqlite3.Error as error:
@@ -273,8 +336,12 @@ class SqliteStore:
         self._checkpointer.stop()
         self._failure = self._failure or failure
 
-    def _write(self, batch: Batch) -> int:
+    def _write(self, batch: Batch, recorded: int) -> int:
         """Apply a batch in one transaction.
+
+        Args:
+            batch: what to apply.
+            recorded: see `Store.apply`.
 
         Returns:
             about how many bytes it added to the log.
@@ -282,6 +349,8 @@ class SqliteStore:
         self._writer.execute("BEGIN IMMEDIATE")
         if batch.epoch != self._epoch:
             self._writer.execute("UPDATE meta SET value = ? WHERE key = 'epoch'", (batch.epoch,))
+        if recorded:
+            self._writer.execute("UPDATE meta SET value = ? WHERE key = 'redo_applied'", (recorded,))
         for definition in batch.definitions:
             if isinstance(definition, VHostDeleted):
                 self._delete_messages_of_vhost(definition.name)

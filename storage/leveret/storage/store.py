@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from leveret.storage.changes import Batch, Snapshot, StoredMessage
+    from leveret.storage.redo_log import RedoLog
 
 
 class StoreError(Exception):
@@ -51,8 +52,30 @@ class Store(Protocol):
         Queues tell how many messages wait in them; the cost does not grow with the messages.
         """
 
-    def apply(self, batch: Batch) -> None:
+    def open_redo_log(self, notified: int) -> RedoLog | None:
+        """Begin a log for batches that are to be on stable storage before they are applied.
+
+        At most once, after `load`, by the thread that writes. What the log has and `apply` has not seen when
+        the run ends is applied by the next `load`.
+
+        Args:
+            notified: an eventfd that is added to when a record is on stable storage.
+
+        Returns:
+            the log, for the thread that asked for it to be opened or another one; None if the engine, the
+            system or the disk knows no such thing.
+
+        Raises:
+            StoreError: the store failed.
+        """
+
+    def apply(self, batch: Batch, recorded: int = 0) -> None:
         """Apply a batch as one transaction and return when it is on stable storage.
+
+        Args:
+            batch: what to apply.
+            recorded: number of the last record of the redo log that is part of the batch, or was of one
+                before; 0 if there is none that the store was not told of.
 
         Raises:
             StoreError: nothing of the batch is promised, and the caller must stop. A second fsync would lie.
