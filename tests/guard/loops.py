@@ -56,7 +56,9 @@ class AnsweringStore:
         self._store = store
         self._answers: list[Answer] = []
 
-    def write(self, batch: Batch) -> None:
+    settling_waits_ms = 0
+
+    def write(self, batch: Batch, with_rows: bool) -> None:
         """See `StoreThreads.write`."""
         self._answers.append(Written(batch))
 
@@ -65,7 +67,14 @@ class AnsweringStore:
         assert self._store is not None
         self._answers.append(Loaded(request, read(self._store, request)))
 
-    def answers(self) -> list[Answer]:
+    def make_rows(self) -> None:
+        """See `StoreThreads.make_rows`."""
+
+    def next_wake_ms(self) -> int:
+        """See `StoreThreads.next_wake_ms`."""
+        return 0
+
+    def answers(self, now_ms: int) -> list[Answer]:
         """See `StoreThreads.answers`."""
         answers, self._answers = self._answers, []
         return answers

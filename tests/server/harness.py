@@ -11,24 +11,38 @@ A test is a conversation:
 Every call is one turn of the broker with all that follows from it; what clients are sent waits in their
 channel until the test asks. The store answers at once, unless the test takes it: `hold_store` has batches and
 reads wait for `release_store`, `fail_store` has them fail. `restart` stops in order and begins again on the
-same disk, `crash` forgets what was not durable. Time stands still but for `advance`.
+same disk, `crash` forgets what was not durable. Time stands still but for `advance`. Tests that use the
+fixture `either_way` run twice, the second time with a redo log (`Broker`'s `has_redo_log`).
 """
 
 from __future__ import annotations
 
 from collections import deque
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pamqp import commands
 
 from leveret.broker.config import Settings
-from leveret.broker.server.committer import Answer, DueRequest, Failed, Loaded, LoadRequest, Written, read
+from leveret.broker.server.committer import (
+    SETTLING_WAITS_MS,
+    Answer,
+    Applied,
+    DueRequest,
+    Failed,
+    Loaded,
+    LoadRequest,
+    Written,
+    read,
+)
 from leveret.broker.server.node import Node
+from leveret.broker.server.write_behind import Job, WriteBehind
 from leveret.protocol.methods import make
 from leveret.protocol.properties import NO_PROPERTIES, replace
-from leveret.storage.changes import QueuePurged
+from leveret.storage.changes import Batch, QueuePurged
 from leveret.storage.memory import MemoryDisk, MemoryStore
+from leveret.storage.redo_log import LOG_BYTES, NAME_BYTES, RedoLog, batches_in, merge
 from leveret.storage.store import StoreError
 
 from ..peer import Content, Event, Method, Peer
@@ -40,7 +54,6 @@ if TYPE_CHECKING:
 
     from leveret.broker.server.session import Session
     from leveret.protocol.outbox import Outbox
-    from leveret.storage.changes import Batch
 
 START_MS = 1_700_000_000_000
 TURNS_MAX = 10_000  # of a conversation that should have come to rest
@@ -56,17 +69,68 @@ class Refused(Exception):
         self.is_hard = isinstance(close.method, commands.Connection.Close)
 
 
+LOG_PATH = Path("test.db-redo")
+LOG_NAME = bytes(NAME_BYTES)
+
+
+class ManualWriter:
+    """Writes the file of a redo log, in memory, when it is told to."""
+
+    def __init__(self, file: dict[int, bytes]) -> None:
+        self._file = file  # offset -> what was written there
+        self._begun: tuple[int, bytes] | None = None
+        self._is_done = False
+
+    def write(self, data: bytes, offset: int) -> None:
+        self._begun = (offset, data)
+
+    def do(self) -> None:
+        """Write what was begun."""
+        assert self._begun is not None
+        offset, data = self._begun
+        self._file.pop(offset, None)
+        self._file[offset] = data
+        self._begun, self._is_done = None, True
+
+    def finish(self) -> bool:
+        is_done, self._is_done = self._is_done, False
+        return is_done
+
+    def wait(self) -> None:
+        raise AssertionError("nobody waits")
+
+    def close(self) -> None:
+        pass
+
+
 class ManualStore:
     """The store's threads, without threads: what they do is done when the test says so."""
 
-    def __init__(self, disk: MemoryDisk) -> None:
+    def __init__(self, disk: MemoryDisk, log_file: dict[int, bytes] | None) -> None:
         self.store = MemoryStore(disk)
         self._disk = disk
         self.is_held = False
         self.failure: StoreError | None = None
+        self.is_patient = True  # with batches that only settle
         self.batches_written = 0
-        self._jobs: deque[Batch | LoadRequest | DueRequest] = deque()
+        self._jobs: deque[Job | Batch | LoadRequest | DueRequest] = deque()  # a batch is a record
         self._answers: list[Answer] = []
+        self._writer = ManualWriter({} if log_file is None else log_file)
+        self._behind = WriteBehind(few=0)
+        if log_file is not None:
+            self._redo(log_file)
+            self._behind.log = RedoLog(LOG_PATH, LOG_NAME, self._writer)
+
+    def _redo(self, log_file: dict[int, bytes]) -> None:
+        """Apply what a crash left, and empty the log."""
+        if log_file:
+            image = bytearray(LOG_BYTES)
+            for offset, data in log_file.items():  # in the order in which they were written
+                image[offset : offset + len(data)] = data
+            if batches := batches_in(bytes(image), LOG_PATH, LOG_NAME, self._disk.recorded):
+                self.store.apply(merge(batches, LOG_PATH))
+        log_file.clear()
+        self._disk.recorded = 0
 
     @property
     def has_answers(self) -> bool:
@@ -74,16 +138,24 @@ class ManualStore:
 
     @property
     def batches_held(self) -> int:
-        return sum(not isinstance(job, LoadRequest | DueRequest) for job in self._jobs)
+        return len(self._unwritten)
+
+    @property
+    def _unwritten(self) -> list[Batch]:
+        jobs = [job.written if isinstance(job, Job) else job for job in self._jobs]
+        return [job for job in jobs if isinstance(job, Batch)]
 
     @property
     def last_batch_held(self) -> Batch:
-        return [job for job in self._jobs if not isinstance(job, LoadRequest | DueRequest)][-1]
+        return self._unwritten[-1]
 
-    def write(self, batch: Batch) -> None:
+    def write(self, batch: Batch, with_rows: bool) -> None:
         """See `StoreThreads.write`."""
         assert not self.batches_held, "a second batch before the first is durable"
-        self._jobs.append(batch)
+        if not with_rows and self._behind.record(batch):
+            self._jobs.append(batch)
+        else:
+            self._jobs += self._behind.jobs_for(batch)
         self._work()
 
     def read(self, request: LoadRequest | DueRequest) -> None:
@@ -91,10 +163,28 @@ class ManualStore:
         self._jobs.append(request)
         self._work()
 
-    def answers(self) -> list[Answer]:
+    @property
+    def settling_waits_ms(self) -> int:
+        """See `StoreThreads.settling_waits_ms`."""
+        return SETTLING_WAITS_MS if self._behind.log is not None and self.is_patient else 0
+
+    def next_wake_ms(self) -> int:
+        """See `StoreThreads.next_wake_ms`."""
+        return self._behind.due_ms
+
+    def answers(self, now_ms: int) -> list[Answer]:
         """See `StoreThreads.answers`."""
         answers, self._answers = self._answers, []
+        self._behind.finish(now_ms)
+        if 0 < self._behind.due_ms <= now_ms:
+            self.make_rows()
         return answers
+
+    def make_rows(self) -> None:
+        """See `StoreThreads.make_rows`."""
+        if (job := self._behind.take_behind()) is not None:
+            self._jobs.append(job)
+            self._work()
 
     def release(self, jobs: int) -> None:
         """Do the first of the jobs held back."""
@@ -105,16 +195,23 @@ class ManualStore:
         while self._jobs and not self.is_held:
             self._do(self._jobs.popleft())
 
-    def _do(self, job: Batch | LoadRequest | DueRequest) -> None:
+    def _do(self, job: Job | Batch | LoadRequest | DueRequest) -> None:
         if self.failure is not None:
             self._answers.append(Failed(self.failure))
         elif isinstance(job, LoadRequest | DueRequest):
             self._answers.append(Loaded(job, read(self.store, job)))
-        else:
-            self._check(job)
-            self.store.apply(job)
+        elif isinstance(job, Batch):
+            self._writer.do()
             self.batches_written += 1
             self._answers.append(Written(job))
+        else:
+            self._check(job.batch)
+            self.store.apply(job.batch, job.recorded)
+            self._answers.append(Applied(job.batch.number))
+            self._behind.done(job)
+            if job.written is not None:
+                self.batches_written += 1
+                self._answers.append(Written(job.written))
 
     def _check(self, batch: Batch) -> None:
         """Refuse to remove what was never stored: an engine that counts would have to count again."""
@@ -131,18 +228,24 @@ class Broker:
     """One broker and the connections to it.
 
     Args:
+        has_redo_log: whether batches are recorded before there are rows of them.
         settings: those of `Settings` that matter to the test.
     """
 
-    def __init__(self, **settings: Any) -> None:  # noqa: ANN401 - of many types
+    default_has_redo_log: ClassVar[bool] = False
+
+    def __init__(self, has_redo_log: bool | None = None, **settings: Any) -> None:  # noqa: ANN401 - many types
         self.settings = Settings(**settings)
-        self.disk = MemoryDisk()
+        self._disk = MemoryDisk()
+        if has_redo_log is None:
+            has_redo_log = self.default_has_redo_log
+        self.log_file: dict[int, bytes] | None = {} if has_redo_log else None
         self.now_ms = START_MS
         self._tokens = 0
         self._start()
 
     def _start(self) -> None:
-        self.store = ManualStore(self.disk)
+        self.store = ManualStore(self._disk, self.log_file)
         self.clients: list[Client] = []
         snapshot = self.store.store.load()
         self.node = Node(self.settings, self.store, snapshot, lambda: self.now_ms, self._token)
@@ -223,6 +326,22 @@ class Broker:
 
     # -- the store
 
+    @property
+    def disk(self) -> MemoryDisk:
+        """What the store has, once it has made the rows that are behind."""
+        self._write_settled()
+        self.run()
+        self.store.make_rows()
+        self.run()
+        return self._disk
+
+    def _write_settled(self) -> None:
+        """Have what was only settled written, which otherwise waits a little for others to join it."""
+        if self.store.settling_waits_ms:
+            self.store.is_patient = False
+            self.node.end_turn()
+            self.store.is_patient = True
+
     def hold_store(self) -> None:
         """Have batches and reads wait."""
         self.store.is_held = True
@@ -255,7 +374,9 @@ class Broker:
         assert self.node.is_done
         self.run()
         if self.node.unfinished is not None:
-            self.store.write(self.node.unfinished)
+            self.store.write(self.node.unfinished, False)
+        self.store.answers(self.now_ms)
+        self.store.make_rows()
 
     def restart(self) -> None:
         """Stop in order and begin again."""
@@ -263,7 +384,8 @@ class Broker:
         self._start()
 
     def crash(self) -> None:
-        """Forget everything that is not durable and begin again."""
+        """Forget everything that is not durable and begin again. What was only settled had its time."""
+        self._write_settled()
         self._start()
 
 

@@ -10,6 +10,8 @@ from pamqp import commands
 
 from .harness import Broker, ChannelOfTest, Refused, delivery_tag, is_redelivered
 
+pytestmark = pytest.mark.usefixtures("either_way")
+
 ACK, NACK, REJECT = (60, 80), (60, 120), (60, 90)
 
 

@@ -16,6 +16,8 @@ from leveret.protocol.tables import Array, Field, Table, from_python, longstr
 from ..peer import Content
 from .harness import PERSISTENT, START_MS, Broker, ChannelOfTest, is_redelivered
 
+pytestmark = pytest.mark.usefixtures("either_way")
+
 TO_DEAD = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "dead"}
 
 

@@ -9,6 +9,8 @@ from leveret.protocol.tables import Field
 
 from .harness import Broker, ChannelOfTest, Refused
 
+pytestmark = pytest.mark.usefixtures("either_way")
+
 ARGUMENTS = {"x-message-deduplication": True}
 
 

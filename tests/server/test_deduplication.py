@@ -11,6 +11,8 @@ from leveret.protocol.tables import Field
 
 from .harness import Broker, ChannelOfTest, Refused
 
+pytestmark = pytest.mark.usefixtures("either_way")
+
 DEDUPLICATION = "x-message-deduplication"
 
 

@@ -22,8 +22,8 @@ steps = st.lists(
 class History:
     """A broker and what it should deliver: a transient queue and consumer get each message at its time."""
 
-    def __init__(self) -> None:
-        self.broker = Broker()
+    def __init__(self, has_redo_log: bool) -> None:
+        self.broker = Broker(has_redo_log)
         self.waiting: dict[bytes, int] = {}  # body -> when it is due
         self.channel = self.begin()
         self.published = 0
@@ -90,10 +90,12 @@ class History:
 
 
 @settings(max_examples=150, deadline=None)
-@given(steps)
-def test_each_message_comes_once_and_in_order(history: list[tuple[str, list[int]]]) -> None:
+@given(steps, st.booleans())
+def test_each_message_comes_once_and_in_order(
+    history: list[tuple[str, list[int]]], has_redo_log: bool
+) -> None:
     with patch.object(delay, "NEAR_MESSAGES", 4), patch.object(delay, "DUE_MAX", 3):
-        broker = History()
+        broker = History(has_redo_log)
         for step in history:
             broker.step(*step)
         broker.finish()

@@ -11,6 +11,8 @@ from leveret.protocol.tables import Field, Table
 
 from .harness import Broker, ChannelOfTest, Refused
 
+pytestmark = pytest.mark.usefixtures("either_way")
+
 DELAYED = "x-delayed-message"
 
 

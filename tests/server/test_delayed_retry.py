@@ -21,6 +21,8 @@ from .test_policies import clear_policy, set_policy
 if TYPE_CHECKING:
     from ..peer import Content
 
+pytestmark = pytest.mark.usefixtures("either_way")
+
 
 def retrying(broker: Broker | None = None, queue: str = "q", **arguments: object) -> ChannelOfTest:
     """A channel and a durable queue that has one persistent message, and 1000 ms of delay."""

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from ..peer import Content
 
+pytestmark = pytest.mark.usefixtures("either_way")
+
 QUORUM: dict[str, object] = {"x-queue-type": "quorum"}
 Counts = tuple[Field | None, Field | None]
 NONE: Counts = (None, None)

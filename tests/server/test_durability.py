@@ -15,6 +15,8 @@ from leveret.protocol.properties import replace
 
 from .harness import PERSISTENT, Broker, ChannelOfTest, Refused, is_redelivered
 
+pytestmark = pytest.mark.usefixtures("either_way")
+
 Ending = Callable[[Broker], None]
 both_endings = pytest.mark.parametrize("end", [Broker.restart, Broker.crash], ids=["restart", "crash"])
 

@@ -13,6 +13,8 @@ from leveret.protocol.properties import replace
 
 from .harness import PERSISTENT, Broker, ChannelOfTest, is_redelivered
 
+pytestmark = pytest.mark.usefixtures("either_way")
+
 HOUR_MS = 3_600_000
 
 

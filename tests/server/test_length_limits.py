@@ -11,6 +11,8 @@ from leveret.protocol.properties import replace
 
 from .harness import PERSISTENT, Broker, ChannelOfTest
 
+pytestmark = pytest.mark.usefixtures("either_way")
+
 
 def limited(**arguments: object) -> ChannelOfTest:
     channel = Broker().channel()

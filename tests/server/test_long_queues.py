@@ -5,12 +5,15 @@ Source: RabbitMQ guide "Classic Queues": most of a long queue is on disk.
 
 from __future__ import annotations
 
+import pytest
 from pamqp import commands
 
 from leveret.broker.model.queues.backlog import SPILL_BYTES, WINDOW_MESSAGES
 from leveret.protocol.properties import NO_PROPERTIES, replace
 
 from .harness import PERSISTENT, Broker, ChannelOfTest, delivery_tag, is_redelivered
+
+pytestmark = pytest.mark.usefixtures("either_way")
 
 COUNT = 3 * WINDOW_MESSAGES
 MEMORY = 200_000

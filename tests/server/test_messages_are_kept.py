@@ -43,9 +43,9 @@ class QueueMachine(RuleBasedStateMachine):
         self.prefetch = 0
         self.consumes = False
 
-    @initialize(memory=st.sampled_from([LITTLE_MEMORY, ENOUGH_MEMORY]))
-    def declare(self, memory: int) -> None:
-        self.broker = Broker(message_memory_bytes=memory)
+    @initialize(memory=st.sampled_from([LITTLE_MEMORY, ENOUGH_MEMORY]), has_redo_log=st.booleans())
+    def declare(self, memory: int, has_redo_log: bool) -> None:
+        self.broker = Broker(has_redo_log, message_memory_bytes=memory)
         self._open()
         self.taker.declare("q", durable=True)
 

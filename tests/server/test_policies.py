@@ -11,6 +11,8 @@ from leveret.broker.model.rules.policies import ALL, OPERATOR_POLICY, POLICY, ma
 
 from .harness import PERSISTENT, Broker, ChannelOfTest
 
+pytestmark = pytest.mark.usefixtures("either_way")
+
 
 def set_policy(
     broker: Broker, definition: dict[str, object], *, kind: str = POLICY, name: str = "p", **fields: object

@@ -25,6 +25,8 @@ from .harness import START_MS, Broker, ChannelOfTest, Refused, delivery_tag, is_
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+pytestmark = pytest.mark.usefixtures("either_way")
+
 
 def prioritised(
     maximum: int = 5, *, durable: bool = True, broker: Broker | None = None, **arguments: object
@@ -382,8 +384,8 @@ class TestRestarts:
         channel = broker.channel()
         channel.declare("q", durable=True)
         publish(channel, (b"1", 1), (b"5", 5))
-        broker.hold_store()
         (declared,) = broker.disk.queues.values()
+        broker.hold_store()
         table = bytes.fromhex("00000014") + b"\x0ex-max-priorityI" + bytes.fromhex("00000005")
         broker.disk.queues[declared.queue_id] = type(declared)(
             declared.queue_id, declared.vhost, declared.name, declared.auto_delete, table
@@ -570,6 +572,7 @@ class TestQueueIds:
         broker.restart()
         channel = broker.channel()
         channel.delete("q")
+        assert not broker.disk.queues
         assert broker.node._queue_ids.allocate(MAX_QUEUE_ID - 1)
 
 

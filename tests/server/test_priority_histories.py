@@ -38,9 +38,9 @@ class Known:
 class History:
     """A queue, and what must be in it."""
 
-    def __init__(self, *, durable: bool) -> None:
+    def __init__(self, *, durable: bool, has_redo_log: bool) -> None:
         self.durable = durable
-        self.broker = Broker(message_memory_bytes=100_000)
+        self.broker = Broker(has_redo_log, message_memory_bytes=100_000)
         self.published = 0
         self.ready: list[Known] = []  # in order
         self.held: dict[int, Known] = {}  # by delivery tag
@@ -132,11 +132,11 @@ class History:
 
 
 @settings(max_examples=40)
-@given(st.lists(steps, max_size=25), st.booleans())
+@given(st.lists(steps, max_size=25), st.booleans(), st.booleans())
 def test_messages_come_by_priority_and_then_by_age(
-    history: list[tuple[str, int, int]], durable: bool
+    history: list[tuple[str, int, int]], durable: bool, has_redo_log: bool
 ) -> None:
-    queue = History(durable=durable)
+    queue = History(durable=durable, has_redo_log=has_redo_log)
     for name, which, count in history:
         queue.step(name, which, count)
     queue.finish()
@@ -163,8 +163,8 @@ class MortalHistory:
 
     NEVER_MS = 1 << 60
 
-    def __init__(self) -> None:
-        self.broker = Broker()
+    def __init__(self, *, has_redo_log: bool) -> None:
+        self.broker = Broker(has_redo_log)
         self.published = 0
         self.ready: list[Mortal] = []  # in order
         self.held: list[Mortal] = []
@@ -233,11 +233,11 @@ class MortalHistory:
 
 
 @settings(max_examples=30)
-@given(st.lists(mortal_steps, max_size=30))
+@given(st.lists(mortal_steps, max_size=30), st.booleans())
 def test_messages_of_every_priority_expire_when_their_time_comes(
-    history: list[tuple[str, int, int | None]],
+    history: list[tuple[str, int, int | None]], has_redo_log: bool
 ) -> None:
-    queue = MortalHistory()
+    queue = MortalHistory(has_redo_log=has_redo_log)
     for name, number, ttl_ms in history:
         queue.step(name, number, ttl_ms)
     queue.finish()

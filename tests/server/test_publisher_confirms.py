@@ -10,6 +10,8 @@ from pamqp import commands
 
 from .harness import PERSISTENT, Broker, ChannelOfTest, Refused
 
+pytestmark = pytest.mark.usefixtures("either_way")
+
 
 def confirming(broker: Broker, *, durable: bool = True, **queue: object) -> ChannelOfTest:
     """A channel in confirm mode, and queue "q"."""

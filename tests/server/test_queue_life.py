@@ -10,6 +10,8 @@ from pamqp import commands
 
 from .harness import PERSISTENT, Broker, ChannelOfTest, Refused
 
+pytestmark = pytest.mark.usefixtures("either_way")
+
 LOCKED = (
     "RESOURCE_LOCKED - cannot obtain exclusive access to locked queue 'q' in vhost '/'. It could be "
     "originally declared on another connection or the exclusive property value does not match that of the "

@@ -13,6 +13,8 @@ from leveret.protocol.tables import from_python
 
 from .harness import PERSISTENT, Broker, ChannelOfTest, Refused, delivery_tag, is_redelivered
 
+pytestmark = pytest.mark.usefixtures("either_way")
+
 QUORUM: dict[str, object] = {"x-queue-type": "quorum"}
 
 

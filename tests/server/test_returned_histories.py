@@ -72,8 +72,8 @@ class PlainQueue:
 class Conversation:
     """A queue, and what it should be."""
 
-    def __init__(self, arguments: dict[str, object]) -> None:
-        self.broker = Broker()
+    def __init__(self, arguments: dict[str, object], *, has_redo_log: bool) -> None:
+        self.broker = Broker(has_redo_log)
         self.channel: ChannelOfTest = self.broker.channel()
         self.channel.declare("q", durable=True, arguments=arguments)
         self.is_quorum = arguments.get("x-queue-type") == "quorum"
@@ -196,12 +196,15 @@ LIMITED: dict[str, object] = {"x-delivery-limit": LIMIT}
     ids=["classic", "quorum", "classic-retry", "quorum-retry", "priorities-retry"],
 )
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(history=steps)
+@given(history=steps, has_redo_log=st.booleans())
 def test_a_queue_does_what_a_plain_list_does(
-    arguments: dict[str, object], history: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
+    arguments: dict[str, object],
+    history: list[tuple[str, int]],
+    has_redo_log: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(backlog, "WINDOW_MESSAGES", 3)
-    conversation = Conversation(arguments)
+    conversation = Conversation(arguments, has_redo_log=has_redo_log)
     for what, number in history:
         conversation.do(what, number)
     conversation.do_wait(100)

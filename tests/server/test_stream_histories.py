@@ -31,9 +31,9 @@ steps = st.one_of(
 class History:
     """A stream, and what must be in it."""
 
-    def __init__(self, *, is_limited: bool) -> None:
+    def __init__(self, *, is_limited: bool, has_redo_log: bool) -> None:
         self.is_limited = is_limited
-        self.broker = Broker()
+        self.broker = Broker(has_redo_log)
         self.came_ms: list[int] = []  # of each message by offset
         self.published = 0  # messages, with those that were lost in a crash
         self.bodies: list[bytes] = []  # by offset
@@ -124,11 +124,11 @@ def offset(delivery: Content) -> int:
 
 
 @settings(max_examples=60)
-@given(st.lists(steps, max_size=12), st.booleans())
+@given(st.lists(steps, max_size=12), st.booleans(), st.booleans())
 def test_a_stream_is_what_was_published_without_what_was_removed(
-    history: list[tuple[str, int]], is_limited: bool
+    history: list[tuple[str, int]], is_limited: bool, has_redo_log: bool
 ) -> None:
-    stream = History(is_limited=is_limited)
+    stream = History(is_limited=is_limited, has_redo_log=has_redo_log)
     for name, number in history:
         stream.step(name, number)
     stream.check(Field("S", b"first"), 0)

@@ -32,6 +32,8 @@ from .harness import (
     is_redelivered,
 )
 
+pytestmark = pytest.mark.usefixtures("either_way")
+
 Ending = Callable[[Broker], None]
 both_endings = pytest.mark.parametrize("end", [Broker.restart, Broker.crash], ids=["restart", "crash"])
 TRANSIENT = replace(delivery_mode=1)

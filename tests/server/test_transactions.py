@@ -13,6 +13,8 @@ from leveret.protocol.properties import replace
 
 from .harness import PERSISTENT, Broker, ChannelOfTest, Refused, is_redelivered
 
+pytestmark = pytest.mark.usefixtures("either_way")
+
 
 def transactional(broker: Broker | None = None, **queue: object) -> ChannelOfTest:
     """A transactional channel, and queue "q"."""

@@ -16,6 +16,8 @@ from ..peer import Method
 from .closes import NOTHING, Close, answer, opened
 from .harness import PERSISTENT, Broker, Client
 
+pytestmark = pytest.mark.usefixtures("either_way")
+
 OPEN = (10, 40)
 LOGIN_REFUSED = (
     "ACCESS_REFUSED - Login was refused using authentication mechanism PLAIN. "

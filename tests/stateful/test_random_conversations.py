@@ -119,7 +119,7 @@ class Conversation(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.broker = Broker()
+        self.broker = Broker(has_redo_log=True)
         self.model = Reference(START_MS, self.witness)
         self.messages = 0
         self.tags = 0

@@ -25,7 +25,7 @@ from leveret.broker.model.rules.authority import Authority, NoSuchVHost
 from leveret.broker.model.streams.stream import Stream
 from leveret.broker.model.turn import Turn
 from leveret.broker.model.vhost import LOG_EXCHANGE, VHost
-from leveret.broker.server.committer import Answer, DueRequest, Failed, Loaded, LoadRequest, Written
+from leveret.broker.server.committer import Answer, Applied, DueRequest, Failed, Loaded, LoadRequest, Written
 from leveret.broker.server.connection_events import connection_closed
 from leveret.broker.server.resources import Limits, limits_of
 from leveret.broker.server.seeding import seed
@@ -64,6 +64,7 @@ STRANGERS_LOGGED_S: Final = 1.0
 DELIVER_ROUNDS_MAX: Final = (
     10_000  # of dead-lettering and delivering in one turn; the rest waits for the next
 )
+SETTLING_MAX: Final = 500  # messages settled in a batch that waits for others to join it
 TIMERS_MIN: Final = 1000  # beyond this and the next for each session, timers of closed sessions are removed
 TIMERS_PER_SESSION: Final = 8
 GLOBAL: Final = "global"  # component of parameters that belong to no vhost, kept under an empty one
@@ -73,13 +74,28 @@ SHUTDOWN_TEXT: Final = "broker forced connection closure with reason 'shutdown'"
 class StoreThreads(Protocol):
     """What writes batches and reads messages back, elsewhere: a `Committer`, or a fake in tests."""
 
-    def write(self, batch: Batch) -> None:
-        """Apply a batch; `Written` is among the answers later."""
+    def write(self, batch: Batch, with_rows: bool) -> None:
+        """Put a batch on stable storage; `Written` and `Applied` are among the answers later.
+
+        Args:
+            batch: what to write.
+            with_rows: its messages, and those before, are to be readable once it is `Written`.
+        """
 
     def read(self, request: LoadRequest | DueRequest) -> None:
         """Read messages; `Loaded` is among the answers later."""
 
-    def answers(self) -> list[Answer]:
+    def make_rows(self) -> None:
+        """Make the rows of what is written, if there are none yet; somebody may look for them."""
+
+    @property
+    def settling_waits_ms(self) -> int:
+        """How long a batch that only settles is better kept open for others to join it."""
+
+    def next_wake_ms(self) -> int:
+        """Return when `answers` has something to do though nothing woke the loop; 0 for never."""
+
+    def answers(self, now_ms: int) -> list[Answer]:
         """Return what was done since the last call, in order."""
 
 
@@ -133,7 +149,8 @@ class Node:
         self._store = store
         # Without a disk there is nowhere to put messages, and no use in moving them about.
         self._memory_limit: float = inf if settings.memory else settings.message_memory_bytes
-        self._in_flight: Batch | None = None  # handed to the store's writer
+        self._in_flight: Batch | None = None  # handed to the store
+        self._settling_since_ms: int = 0  # since when the open batch waits for others; 0 if it does not
         self._waiting: dict[Session, None] = {}  # sessions that go on when the store answers
         self._resumable: dict[Session, None] = {}  # sessions whose peer has read its replies
         self._changed: dict[Session, None] = {}
@@ -383,6 +400,7 @@ class Node:
     def session_closed(self, session: Session) -> None:
         """Forget a session whose socket is closed."""
         connection_closed(session)
+        self._store.make_rows()
         if session.is_counted:
             self.logged_in(session)
         self.sessions.pop(session, None)
@@ -464,7 +482,7 @@ class Node:
     def begin_turn(self) -> None:
         """Take the time, and what the store has done."""
         self.turn.now_ms = self.clock_ms()
-        for answer in self._store.answers():
+        for answer in self._store.answers(self.turn.now_ms):
             self._take_answer(answer)
         if self._resumable:
             resumable = self._resumable
@@ -521,9 +539,10 @@ class Node:
             if self._in_flight is not None or not self._has_reason_to_commit():
                 break
             batch = turn.close_batch()
-            if batch:
+            self._settling_since_ms = 0
+            if batch or self._paging:
                 self._in_flight = batch
-                self._store.write(batch)
+                self._store.write(batch, bool(self._paging))
                 break
             self._batch_is_durable(batch)  # nothing of it is left to write
             self._resume_waiting()
@@ -533,11 +552,20 @@ class Node:
         turn = self.turn
         number = turn.batch.number
         return (
-            bool(turn.batch)
+            (bool(turn.batch) and not self._settling_waits())
             or any(channel.pending_confirms[-1].batch == number for channel in turn.confirming)
             or any(s.connection is not None and s.connection.wait_for_batch == number for s in self._waiting)
             or bool(self._paging)
         )
+
+    def _settling_waits(self) -> bool:
+        """Whether the open batch only settles, and may yet be joined by what somebody waits for."""
+        waits_ms = self._store.settling_waits_ms
+        if not waits_ms or self._is_stopping or not self.turn.batch.only_settles(SETTLING_MAX):
+            return False
+        if not self._settling_since_ms:
+            self._settling_since_ms = self.turn.now_ms
+        return self.turn.now_ms < self._settling_since_ms + waits_ms
 
     def _send_confirms(self) -> None:
         turn = self.turn
@@ -579,6 +607,9 @@ class Node:
         if isinstance(answer, Written):
             self._in_flight = None
             self._batch_is_durable(answer.batch)
+        elif isinstance(answer, Applied):
+            self._queue_ids.reclaim(answer.number)
+            return
         elif isinstance(answer, Loaded) and isinstance(answer.request, DueRequest):
             delay = self.turn.delays.get(answer.request.queue_id)
             if delay is not None:
@@ -605,7 +636,6 @@ class Node:
 
     def _batch_is_durable(self, batch: Batch) -> None:
         self.turn.durable = batch.number
-        self._queue_ids.reclaim(batch.number)
         while self._on_durable and self._on_durable[0][0] <= batch.number:
             self._on_durable.pop(0)[1]()
         for record in batch.definitions:
@@ -708,6 +738,10 @@ class Node:
             due.append(self.turn.due[0][0])
         if self.turn.watches:
             due.append(self.turn.watches.next_ms)
+        if self._settling_since_ms:
+            due.append(self._settling_since_ms + self._store.settling_waits_ms)
+        if rows_ms := self._store.next_wake_ms():
+            due.append(rows_ms)
         return min(due) if due else None
 
     def shrink(self) -> None:

@@ -21,7 +21,7 @@ from leveret.broker.banner import startup_banner
 from leveret.broker.config import ConfigError
 from leveret.broker.control_socket import control_path
 from leveret.broker.logs import Copy, configure, get_logger
-from leveret.broker.server.committer import Committer, Failed
+from leveret.broker.server.committer import Committer
 from leveret.broker.server.control import ControlServer
 from leveret.broker.server.giving_back import give_back_memory
 from leveret.broker.server.log_exchange import LogExchange
@@ -167,7 +167,7 @@ async def _run(
 ) -> int:
     snapshot = store.load()
     waker = Waker()
-    committer = Committer(store, waker.wake)
+    committer = Committer(store, waker.wake, waker.fd)
     node = Node(settings, committer, snapshot, steady_wall_clock, secrets.token_urlsafe)
     node.listeners = [listener.getsockname()[:2] for listener in listeners]
     loop = SocketLoop(node, listeners, waker)
@@ -204,7 +204,7 @@ async def _run(
         control.close()
     loop.close()
     if node.failure is None and node.unfinished is not None:
-        committer.write(node.unfinished)
+        committer.write(node.unfinished, False)
     failure = _close(committer) or node.failure
     waker.close()
     if failure is not None:
@@ -216,11 +216,10 @@ async def _run(
 def _close(committer: Committer) -> StoreError | None:
     """Finish what the store was given and close it; its error, if it could not."""
     try:
-        committer.close()
+        failures = committer.close()
     except StoreError as error:
         get_logger().error("the store could not be closed", error=str(error))
         return error
-    failures = [answer.error for answer in committer.answers() if isinstance(answer, Failed)]
     return failures[0] if failures else None
 
 
