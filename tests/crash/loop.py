@@ -26,7 +26,7 @@ from .checker import Checker, Limits, Violation
 from .client import Connection, Refused
 from .history import History, read
 from .topology import CONSUMED, Topology
-from .workload import Administrator, Client, Consumer, Publisher, Shared
+from .workload import Administrator, Client, Consumer, PatientPublisher, Publisher, Shared
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -49,6 +49,7 @@ class Plan:
     rest: float = 0.25  # of the lives have no consumers
     last_s: float = 2.0  # the last life under load, which ends without a kill
     publishers: int = 4
+    one_at_a_time: bool = False  # publishers wait for the confirm of each message
     administrators: int = 4
     largest_body: int = 65536
     limits: Limits = field(default_factory=Limits)
@@ -131,7 +132,8 @@ class Run:
 
     def _live_and_die(self) -> None:
         shared = self._shared
-        publishers: list[Client] = [Publisher(shared, number) for number in range(self.plan.publishers)]
+        kind = PatientPublisher if self.plan.one_at_a_time else Publisher
+        publishers: list[Client] = [kind(shared, number) for number in range(self.plan.publishers)]
         consumers = self._consumers(0)
         administrators = self._administrators(0)
         clients: list[Client] = [*publishers, *consumers, *administrators]

@@ -42,6 +42,17 @@ def test_a_broker_that_is_short_of_memory_keeps_its_promise(
     assert not outcome.violations, verdict(outcome, seed)
 
 
+def test_a_broker_that_records_single_messages_keeps_its_promise(
+    place: Path, capsys: pytest.CaptureFixture[str], seed: int, kills: int, broker_command: str
+) -> None:
+    """Batches are small, so that most of them go through the redo log."""
+    plan = Plan(seed, kills // 4, longest_s=2.0, publishers=2, one_at_a_time=True, largest_body=4096)
+    outcome = Run(plan, ProcessBroker(place, broker_command), place).go()
+    with capsys.disabled():
+        print(outcome.summary(), flush=True)
+    assert not outcome.violations, verdict(outcome, seed)
+
+
 def test_the_loop_sees_what_a_broker_without_a_disk_loses(place: Path, seed: int) -> None:
     command = DEFAULT_COMMAND.replace("--data {data}", "--memory")
     plan = Plan(seed, kills=1, shortest_s=0.5, longest_s=1.0, last_s=0.1)

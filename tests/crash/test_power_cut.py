@@ -43,6 +43,18 @@ def test_what_was_confirmed_survives_a_power_cut(
     assert not outcome.violations, verdict(outcome, seed)
 
 
+def test_single_messages_that_were_confirmed_survive_a_power_cut(
+    place: Path, capsys: pytest.CaptureFixture[str], disk: CuttableDisk, seed: int, broker_command: str
+) -> None:
+    plan = Plan(
+        seed, CUTS, shortest_s=0.3, longest_s=1.5, publishers=2, one_at_a_time=True, largest_body=4096
+    )
+    outcome = Run(plan, CuttableBroker(place, disk, broker_command), place).go()
+    with capsys.disabled():
+        print(outcome.summary(), flush=True)
+    assert not outcome.violations, verdict(outcome, seed)
+
+
 def test_a_power_cut_shows_a_log_that_is_not_synced(
     place: Path, disk: CuttableDisk, seed: int, broker_command: str
 ) -> None:

@@ -190,6 +190,7 @@ class Publisher(Client):
 
     kind = "publisher"
     window = 200
+    bursts: tuple[int, ...] = (1, 1, 2, 5, 20)  # messages
     disconnect = 0.002  # of bursts
 
     def __init__(self, shared: Shared, number: int) -> None:
@@ -252,7 +253,7 @@ class Publisher(Client):
     def _burst(self, frame_max: int) -> bytes:
         frames = []
         route = self.random.choice(self._routes)
-        for _ in range(self.random.choice((1, 1, 2, 5, 20))):
+        for _ in range(self.random.choice(self.bursts)):
             if self.random.random() < 0.3:
                 route = self.random.choice(self._routes)
             frames.append(self._publish(route, frame_max))
@@ -288,6 +289,13 @@ class Publisher(Client):
         size = int(256 * (self.shared.largest_body / 256) ** (self.random.random() ** 2))
         start = self.random.randrange(len(self._filler) - size)
         return (name.encode() + b"\n" + self._filler[start : start + size])[:size]
+
+
+class PatientPublisher(Publisher):
+    """Publishes one message at a time, and waits for its confirm: what the redo log is for."""
+
+    window = 1
+    bursts = (1,)
 
 
 class Consumer(Client):
