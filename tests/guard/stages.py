@@ -18,7 +18,7 @@ import socket
 import tempfile
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -30,6 +30,9 @@ from leveret.broker.version import is_compiled
 from leveret.protocol.connection import FrameReader
 from leveret.protocol.properties import NO_PROPERTIES
 from leveret.storage.changes import Batch, QueueDeclared
+from leveret.storage.direct_io import DirectIoError, DirectWriter
+from leveret.storage.records import encode_batch
+from leveret.storage.redo_log import NAME_BYTES, RedoLog
 from leveret.storage.sqlite import SqliteStore
 
 from ..storage.engines import Content
@@ -195,7 +198,12 @@ def storing(
         syncs.append(timed(os.fdatasync, descriptor))
     os.close(descriptor)
     yield "machine: one fdatasync of 1 KiB, whole", min(syncs) * 1e6
-    yield "machine: an answer that waits until a thread has synced 16 KiB", answered(directory / "pages")
+    cost = answered_by_a_thread(directory / "pages")
+    yield "machine: an answer that waits until a thread has synced 16 KiB", cost
+    with suppress(DirectIoError):
+        cost = answered_directly(directory / "record")
+        yield "machine: an answer that waits until the kernel has written 1 KiB", cost
+    yield "record a batch of one message", recorded(Content(bodies[0], properties=properties))
     with closing(SqliteStore(directory / "stages.db", describe=lambda _: None)) as store:
         store.load()
         batch = Batch(1)
@@ -215,6 +223,41 @@ def storing(
         yield "write a row, with the commit of 2,000", min(writes) / RUN * 1e6
         yield "read a row back", min(reading) / RUN * 1e6
         yield "remove a row", min(removals) / RUN * 1e6
+
+
+class NoDisk:
+    """Takes what a redo log writes."""
+
+    def write(self, data: bytes, offset: int) -> None:
+        """See `DirectWriter.write`."""
+
+    def finish(self) -> bool:
+        """See `DirectWriter.finish`."""
+        return True
+
+    def wait(self) -> None:
+        """See `DirectWriter.wait`."""
+
+    def close(self) -> None:
+        """See `DirectWriter.close`."""
+
+
+def recorded(message: Content) -> float:
+    """Return the CPU time of a record with a message, the one before settled, and of merging it."""
+    log = RedoLog(Path("none"), bytes(NAME_BYTES), NoDisk())
+
+    def run() -> None:
+        behind = Batch(1)
+        for number in range(2, RUN):
+            batch = Batch(number)
+            batch.enqueue(1, number, [message])
+            batch.settle(1, number - 1, message.body_bytes)
+            assert log.record(encode_batch(batch))
+            assert log.finish()
+            behind.absorb(batch)
+            log.forget(log.last)
+
+    return least(lambda: cpu_time(run))
 
 
 def passed_on() -> float:
@@ -262,11 +305,11 @@ def request(port: int, count: int) -> None:
             asking.recv(READ_BYTES)
 
 
-def answered(file: Path) -> float:
+def answered_by_a_thread(file: Path) -> float:
     """Return the CPU time of an answer to each request, sent when another thread has written and synced.
 
-    It is what a broker cannot go below that confirms one message at a time and never waits for the disk in
-    its event loop, whatever its language: two wake-ups, a write, a sync.
+    It is what a broker cannot go below that confirms one message at a time with a thread that waits for the
+    disk, whatever its language: two wake-ups, a write, a sync.
     """
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT)
     os.pwrite(descriptor, bytes(2 * PAGES_BYTES), 0)
@@ -283,6 +326,38 @@ def answered(file: Path) -> float:
 
     writer = threading.Thread(target=write)
     writer.start()
+    cost = answered(lambda: requests.put(True), lambda: True, waker)
+    requests.put(False)
+    writer.join()
+    os.close(waker)
+    os.close(descriptor)
+    return cost
+
+
+def answered_directly(file: Path) -> float:
+    """Return the same where the kernel writes 1 KiB by itself: what confirms by the redo log cannot go below.
+
+    Raises:
+        DirectIoError: there is no such thing here.
+    """
+    file.write_bytes(bytes(PAGES_BYTES))
+    waker = os.eventfd(0)
+    writer = DirectWriter(file, PAGES_BYTES, waker)
+    record = os.urandom(1024)
+    cost = answered(lambda: writer.write(record, 0), writer.finish, waker)
+    writer.close()
+    os.close(waker)
+    return cost
+
+
+def answered(begin: Callable[[], None], is_done: Callable[[], bool], waker: int) -> float:
+    """Return the CPU time of an answer to each request, sent when something has been done for it.
+
+    Args:
+        begin: begins to do it.
+        is_done: whether it is done; asked after `waker` was added to.
+        waker: an eventfd.
+    """
     with socket.create_server(("127.0.0.1", 0)) as listener, select.epoll() as poll:
         client = multiprocessing.get_context("spawn").Process(
             target=ask, args=(listener.getsockname()[1], ANSWERS)
@@ -299,16 +374,13 @@ def answered(file: Path) -> float:
                 for ready, _ in poll.poll():
                     if ready == waker:
                         os.eventfd_read(waker)
-                        peer.send(b"confirm")
-                        left -= 1
+                        if is_done():
+                            peer.send(b"confirm")
+                            left -= 1
                     elif peer.recv(READ_BYTES):
-                        requests.put(True)
+                        begin()
             seconds = time.process_time() - began
         client.join()
-    requests.put(False)
-    writer.join()
-    os.close(waker)
-    os.close(descriptor)
     return seconds / ANSWERS * 1e6
 
 

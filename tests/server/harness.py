@@ -343,7 +343,10 @@ class Broker:
             self.store.is_patient = True
 
     def hold_store(self) -> None:
-        """Have batches and reads wait."""
+        """Have batches and reads wait, but for what was only settled: that had its time."""
+        if self.store.settling_waits_ms:
+            self._write_settled()
+            self.run()
         self.store.is_held = True
 
     def release_one(self) -> None:
