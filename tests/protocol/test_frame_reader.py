@@ -308,6 +308,91 @@ def test_a_frame_that_is_eight_bytes_too_large_is_taken_but_not_passed_on(places
     assert message.frames_for(1, LIMITS.frame_max) == PEER.content(1, body)
 
 
+# Large bodies
+
+LARGE = Limits(frame_max=4096, max_message_bytes=1 << 20)
+FULL = LARGE.frame_max - 8
+
+
+@given(
+    st.integers(FULL - 5, 9 * FULL),
+    st.sets(st.integers(0, 8)),
+    st.lists(st.integers(0, 1000), max_size=12),
+)
+def test_a_large_body_keeps_its_frames_whatever_comes_between_them(
+    size: int, between: set[int], cuts: list[int]
+) -> None:
+    body = (bytes(range(251)) * (size // 251 + 1))[:size]
+    publish_it, header, *bodies = publish(1, body=body, room=FULL)
+    frames = [publish_it, header]
+    for number, frame in enumerate(bodies):
+        frames += [frame] + publish(2, body=b"other") * (number in between)
+    data = b"".join([*frames, ack(1, 1)])
+    events = pieces_to_events(cut(data, [place * len(data) // 1000 for place in cuts]), LARGE)
+    messages = [m for event in events if isinstance(event, Published) for m in event.messages]
+    (large,) = [message for message in messages if message.envelope.channel == 1]
+    assert (large.body_bytes, large.content) == (size, header + b"".join(bodies))
+    assert [message.body for message in messages if message is not large] == [b"other"] * len(
+        [number for number in between if number < len(bodies)]
+    )
+    assert settled(events[-1]).tags == [1]
+
+
+@pytest.mark.parametrize("place", [0, 1, 100, FULL, 2 * FULL])
+@pytest.mark.parametrize("is_closed", [False, True], ids=["by an error", "by the peer"])
+def test_the_rest_of_an_open_frame_goes_nowhere_once_its_channel_is_closed(
+    place: int, is_closed: bool
+) -> None:
+    reader = open_reader(LARGE, CHANNELS)
+    before = retained_bytes(reader)
+    data = b"".join(publish(1, body=bytes(3 * FULL), room=FULL))
+    first = len(data) - 2 * (FULL + 8) + 2000  # in the middle of the second frame
+    assert read_in_pieces(reader, [data[:first]]) == []
+    if is_closed:
+        reader.close_channel(1)
+    else:
+        reader.discard_channel(1)
+    assert retained_bytes(reader) - before < 2000
+    stop = first + FULL + 8 - 2000
+    rest = data[first:stop] + b"".join(publish(2, body=b"kept"))
+    (effect,) = read_in_pieces(reader, cut(rest, [min(place, len(rest))]))
+    assert effect[0] == 2
+    assert (reader.buffered_bytes, reader.expected_bytes) == (0, 0)
+
+
+def test_a_frame_of_a_closed_channel_must_still_end_right() -> None:
+    reader = open_reader(LARGE, CHANNELS)
+    data = b"".join(publish(1, body=bytes(FULL), room=FULL))
+    assert read_in_pieces(reader, [data[:-1]]) == []
+    reader.discard_channel(1)
+    (effect,) = read_in_pieces(reader, [b"\x07"])
+    octets = ",".join("0" * 16)
+    assert effect[1] == f"type 3, first 16 octets = <<{octets}>>: {{invalid_frame_end_marker,7}}"
+    assert reader.is_lost
+
+
+def test_what_is_still_to_come_of_a_large_body_is_known_to_the_byte() -> None:
+    reader = open_reader(LARGE, CHANNELS)
+    data = b"".join(publish(1, body=bytes(10 * FULL + 5), room=FULL))
+    assert reader.expected_bytes == 0
+    reader.receive_data(data[:10_000])
+    assert (reader.next_event(), reader.expected_bytes) == (None, len(data) - 10_000)
+    reader.receive_data(data[10_000:30_000])
+    assert (reader.next_event(), reader.expected_bytes) == (None, len(data) - 30_000)
+    reader.receive_data(data[30_000:])
+    assert isinstance(reader.next_event(), Published)
+    assert (reader.next_event(), reader.expected_bytes) == (None, 0)
+
+
+@pytest.mark.parametrize("size", [1, 100, 1000, 5000, 17_000, 100_000])
+def test_a_large_body_on_its_way_costs_its_size_however_it_trickles_in(size: int) -> None:
+    reader = open_reader(Limits(131072, 1 << 24), CHANNELS)
+    before = retained_bytes(reader)
+    data = b"".join(publish(1, body=bytes(200_000), room=131064))[:-1000]
+    assert read_in_pieces(reader, cut(data, range(size, len(data), size))) == []
+    assert retained_bytes(reader) - before < 1.4 * len(data)
+
+
 # Limits and channels that change on the way
 
 

@@ -122,6 +122,12 @@ REFUSALS = [
         'type 3, all octets = <<"abcd">>',
     ),
     wrong_end(
+        "a long body that ends wrong",
+        [PUBLISH_FRAME, PEER.content_header(1, 200), PEER.body(1, bytes(56))],
+        PEER.body(1, b"abcdefghijklmnop" + bytes(40)),
+        'type 3, first 16 octets = <<"abcdefghijklmnop">>',
+    ),
+    wrong_end(
         "an ack that ends wrong", [], ack(1, 5), "type 1, all octets = <<0,60,0,80,0,0,0,0,0,0,0,5,0>>"
     ),
     wrong_end(
@@ -225,6 +231,18 @@ REFUSALS = [
         FrameError,
         "content body frame exceeds remaining content size",
         PUBLISH,
+    ),
+    Refusal(
+        "a third long body frame longer than announced",
+        [PUBLISH_FRAME, PEER.content_header(1, 120), *[PEER.body(1, bytes(50))] * 3],
+        FrameError,
+        "content body frame exceeds remaining content size",
+        PUBLISH,
+    ),
+    misplaced(
+        "an ack between long body frames",
+        [PUBLISH_FRAME, PEER.content_header(1, 120), PEER.body(1, bytes(50)), ack(1, 1)],
+        NO_BODY,
     ),
     Refusal(
         "a message larger than any can be",

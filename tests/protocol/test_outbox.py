@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from leveret.protocol.outbox import Outbox
+from leveret.protocol.outbox import LARGE_PIECES, Outbox
 
 HIGH = 20
 
@@ -47,6 +48,11 @@ class OutboxMachine(RuleBasedStateMachine):
     @rule()
     def take(self) -> None:
         self.left += self.outbox.take()
+        self.to_flush.clear()
+
+    @rule()
+    def take_pieces(self) -> None:
+        self.left += b"".join(self.outbox.take_pieces())
         self.to_flush.clear()
 
     @rule(part=st.floats(0, 1))
@@ -118,6 +124,23 @@ def test_nothing_waits_in_a_new_outbox() -> None:
     outbox = outbox_of()
     assert (outbox.take(), outbox.size, outbox.dirty, outbox.is_full) == (b"", 0, False, False)
     assert outbox.to_flush == []
+
+
+@pytest.mark.parametrize(
+    ("sizes", "are_large"),
+    [
+        ([LARGE_PIECES], True),
+        ([LARGE_PIECES - 1], False),
+        ([20, 9, 3, 4 * LARGE_PIECES], True),
+        ([20, 9, 3, 3 * LARGE_PIECES], False),
+        ([1000] * 1000, False),
+    ],
+)
+def test_pieces_are_large_if_they_are_so_on_average(sizes: list[int], are_large: bool) -> None:
+    outbox = outbox_of()
+    for size in sizes:
+        outbox.write(bytes(size))
+    assert outbox.has_large_pieces == are_large
 
 
 def test_a_single_piece_is_taken_without_a_copy() -> None:

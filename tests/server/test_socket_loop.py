@@ -20,7 +20,7 @@ from pamqp import commands
 
 from leveret.broker.config import Settings
 from leveret.broker.server.committer import Committer
-from leveret.broker.server.loop import SocketLoop, Waker
+from leveret.broker.server.loop import PIECES_MAX, SocketLoop, Waker
 from leveret.broker.server.node import Node
 from leveret.broker.server.run import listen, steady_wall_clock
 from leveret.storage.memory import MemoryStore
@@ -149,6 +149,43 @@ async def test_a_large_message_arrives_in_as_many_writes_as_it_takes(server: Ser
         message = await wire.expect("Queue.DeclareOk", "Basic.GetOk")
         assert isinstance(message, Content)
         assert message.body == body
+
+
+async def test_small_and_large_output_keeps_its_order_over_partial_writes(server: Server) -> None:
+    with patience():
+        wire = await slow_reader(server)
+        bodies = [bytes([number]) * (600_000 if number % 3 else 10) for number in range(12)]
+        await wire.send(Peer.send(1, commands.Queue.Declare, queue="q"))
+        await wire.expect("Queue.DeclareOk")
+        for body in bodies:
+            await wire.send(wire.peer.publish(1, "", "q", body))
+        get = Peer.send(1, commands.Basic.Get, queue="q", no_ack=True)
+        await wire.send(*[get + QOS] * len(bodies))
+        for body in bodies:
+            message = await wire.next()
+            assert isinstance(message, Content)
+            assert message.body == body
+            await wire.expect("Basic.QosOk")
+
+
+async def test_more_large_pieces_than_one_call_takes_are_all_written() -> None:
+    server = Server(write_buffer_bytes=64 * 1024 * 1024)
+    bodies = [bytes([number % 256]) * 40_000 for number in range(PIECES_MAX // 4 + 50)]  # 4 pieces each
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server.loop.run)
+        with patience():
+            wire = await connect(server, 1)
+            await wire.send(Peer.send(1, commands.Queue.Declare, queue="q"))
+            for body in bodies:
+                await wire.send(wire.peer.publish(1, "", "q", body))
+            await wire.send(Peer.send(1, commands.Basic.Consume, queue="q", no_ack=True))
+            await wire.expect("Queue.DeclareOk", "Basic.ConsumeOk")
+            for body in bodies:
+                message = await wire.expect("Basic.Deliver")
+                assert isinstance(message, Content)
+                assert message.body == body
+        nursery.cancel_scope.cancel()
+    server.close()
 
 
 async def test_a_client_that_does_not_read_holds_up_nobody_and_keeps_its_place(server: Server) -> None:

@@ -16,6 +16,9 @@ A content that is not complete in the buffer, or interleaved with other channels
 the channel's `ChannelInput` is a state machine that goes from IDLE to HEADER (a publish was read) to BODY and
 back, frame by frame. Only that path makes errors, so their texts stand in one place.
 
+Of a large body, all frames in a row are taken as one piece, and what is there of the last one too, so that
+its bytes are copied once: when all are there and are joined. Such a frame is *open*: its rest comes next.
+
 Source: AMQP 0-9-1 section 2.3 and 4.2; RabbitMQ's rabbit_reader, rabbit_command_assembler and rabbit_channel
 for texts.
 """
@@ -46,6 +49,8 @@ END: Final = 0xCE
 HANDSHAKE_FRAME_MAX: Final = 8192  # before tuning; leaves room for long tokens as passwords
 BODY_BYTES_MAX: Final = 536870912  # no message can be larger, whatever is configured
 SMALL_BODY: Final = 1024  # bytes; smaller parts of a body are not kept as frames of their own
+PART_MIN: Final = 16 * 1024  # bytes; of a frame that is not complete, less is not taken yet
+SHOWN: Final = 17  # octets of a payload that an error text needs: 16, and whether there are more
 PROPERTIES_CACHE_MAX: Final = 256  # property lists of a connection kept parsed; publishers repeat them
 PROPERTIES_CACHED_BYTES_MAX: Final = 1024  # longer ones are not kept
 
@@ -98,7 +103,7 @@ class ChannelInput:
         self.prefix: bytes = b""
         self.prefix_body: int = 0  # body bytes of a message that starts with the prefix
         self.prefix_total: int = 0  # bytes of all its frames
-        self.chunks: list[bytes] = []  # frames of the content on its way
+        self.chunks: list[bytes | memoryview] = []  # frames of the content on its way
         self.loose: bytearray = bytearray()  # small pieces of its body, behind them
         self.announced: int = 0  # its body bytes
         self.received: int = 0  # of them, so far
@@ -112,7 +117,10 @@ class FrameReader:
         "_buffer",
         "_channels",
         "_discarding",
+        "_missing",
         "_offset",
+        "_open_channel",
+        "_open_start",
         "_properties",
         "channel_in_progress",
         "frame_max",
@@ -131,6 +139,9 @@ class FrameReader:
         self._offset: int = 0
         self._channels: dict[int, ChannelInput] = {}
         self._discarding: set[int] = set()
+        self._missing: int = 0  # bytes of the open frame that have not come, its end octet among them
+        self._open_channel: ChannelInput | None = None  # whose it is; None if that is closed
+        self._open_start: bytes = b""  # of its payload
         self._properties: dict[bytes, Properties] = {}
 
     # -- what the session tells
@@ -142,7 +153,7 @@ class FrameReader:
 
     def discard_channel(self, number: int) -> None:
         """Drop everything on a channel but close and close-ok: an error closed it, unknown to the peer."""
-        self._channels.pop(number, None)
+        self._forget(number)
         self._discarding.add(number)
 
     def is_discarding(self, number: int) -> bool:
@@ -156,8 +167,13 @@ class FrameReader:
 
     def close_channel(self, number: int) -> None:
         """Forget a channel."""
-        self._channels.pop(number, None)
+        self._forget(number)
         self._discarding.discard(number)
+
+    def _forget(self, number: int) -> None:
+        channel = self._channels.pop(number, None)
+        if channel is self._open_channel:
+            self._open_channel = None  # the rest of its frame comes nevertheless
 
     # -- bytes in, events out
 
@@ -182,6 +198,16 @@ class FrameReader:
         """Bytes received and not yet parsed."""
         return len(self._buffer) - self._offset
 
+    @property
+    def expected_bytes(self) -> int:
+        """Bytes that are still to come of a large body, if its frames are as large as they may be; or 0."""
+        channel = self._open_channel
+        if channel is None:
+            return 0
+        room = self.frame_max - FRAME_OVERHEAD
+        left = channel.announced - channel.received
+        return self._missing + left + FRAME_OVERHEAD * ((left + room - 1) // room)
+
     def next_event(self) -> Event | None:
         """Parse up to the next event; None when more bytes are needed.
 
@@ -191,9 +217,13 @@ class FrameReader:
         """
         buffer = self._buffer
         end: int = len(buffer)
+        if self._missing:
+            completed = self._read_open_frame(end)
+            if completed is not None:
+                return completed
         while True:
             offset: int = self._offset
-            if offset + 7 > end:
+            if self._missing or offset + 7 > end:
                 self._release()
                 return None
             kind: int = buffer[offset]
@@ -212,6 +242,14 @@ class FrameReader:
                     f"type {kind}, all octets = <<>>: {{frame_too_large,{size},{self.frame_max - 8}}}"
                 )
             stop: int = offset + 8 + size
+            if kind == FRAME_BODY:
+                receiving = self._channels.get(number)
+                if receiving is not None and receiving.state == BODY:
+                    completed = self._read_bodies(receiving, offset, 0, end)
+                    if completed is not None:
+                        return completed
+                    if self._offset != offset:
+                        continue
             if stop > end:
                 self._release()
                 return None
@@ -386,6 +424,98 @@ class FrameReader:
                 self._properties[raw] = fields
         return Envelope(channel.exchange, channel.routing_key, raw, fields, channel.number, self.frame_max)
 
+    def _read_open_frame(self, end: int) -> Published | None:
+        """Take more of the open frame, and the frames behind it."""
+        offset: int = self._offset
+        missing: int = self._missing
+        channel = self._open_channel
+        if channel is not None:
+            if end - offset < missing and end - offset < self._part_min():
+                return None
+            return self._read_bodies(channel, offset, missing, end)
+        if missing > end - offset:
+            self._missing = missing - (end - offset)
+            self._offset = end
+            return None
+        self._missing = 0
+        self._offset = offset + missing
+        self._check_end(FRAME_BODY, self._open_start, self._buffer[offset + missing - 1])
+        return None
+
+    def _part_min(self) -> int:
+        return max(SHOWN, min(PART_MIN, self.frame_max // 4))
+
+    def _read_bodies(self, channel: ChannelInput, start: int, missing: int, end: int) -> Published | None:
+        """Take body frames in a row as one piece, and the last of them even if it is not complete.
+
+        What is unusual is left where it is, for the slow path to look at.
+
+        Args:
+            channel: whose content is on its way.
+            start: where the open frame goes on, or the next frame begins.
+            missing: bytes of the open frame; 0 if none is open.
+            end: of the buffer.
+
+        Returns:
+            the event, if the body is complete.
+        """
+        buffer = self._buffer
+        number: int = channel.number
+        room: int = self.frame_max - FRAME_OVERHEAD
+        small: int = min(SMALL_BODY, room // 4)
+        left: int = channel.announced - channel.received  # body bytes behind the open frame
+        at: int = start
+        while missing or left:
+            size: int = 0
+            if missing == 0:
+                if at + 7 > end or buffer[at] != FRAME_BODY:
+                    break
+                if (buffer[at + 1] << 8) | buffer[at + 2] != number:
+                    break
+                size = self._size_at(at)
+                if size > room or size > left:
+                    break
+                if size < small and (size != left or channel.loose):
+                    break
+                missing = FRAME_OVERHEAD + size
+                if at + missing > end:
+                    if end - at - 7 < self._part_min():
+                        missing = 0
+                        break
+                    self._open_start = buffer[at + 7 : at + 7 + SHOWN]
+            if at + missing > end:
+                missing -= end - at
+                at = end
+                left -= size
+                break
+            if buffer[at + missing - 1] != END:
+                if size:
+                    missing = 0
+                    break
+                self._missing = 0
+                self._open_channel = None
+                self._offset = at + missing
+                self._check_end(FRAME_BODY, self._open_start, buffer[at + missing - 1])
+            at += missing
+            missing = 0
+            left -= size
+        self._missing = missing
+        self._open_channel = channel if missing else None
+        if at == start:
+            return None
+        self._offset = at
+        if channel.loose:
+            channel.chunks.append(body_frame(number, bytes(channel.loose)))
+            channel.loose.clear()
+        if (at - start) * 4 >= len(buffer) * 3:
+            channel.chunks.append(memoryview(buffer)[start:at])  # it keeps no more than a third beside it
+        else:
+            channel.chunks.append(buffer[start:at])
+        channel.received = channel.announced - left
+        if missing or left:
+            return None
+        return self._complete(channel)
+
     def _read_acks(self, channel: ChannelInput, offset: int) -> Settled:
         """Read a run of acks of single deliveries, or one ack of many."""
         buffer = self._buffer
@@ -479,6 +609,10 @@ class FrameReader:
         if channel.received < channel.announced:
             channel.state = BODY
             return None
+        return self._complete(channel)
+
+    def _complete(self, channel: ChannelInput) -> Published:
+        """Make the event of a content whose last frame has come."""
         envelope = channel.envelope
         assert envelope is not None
         content = b"".join(channel.chunks)

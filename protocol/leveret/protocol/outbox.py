@@ -1,6 +1,14 @@
-"""A connection's output: pieces of bytes, joined and written once a turn. HOT."""
+"""A connection's output: pieces of bytes, joined and written once a turn. HOT.
+
+Joining costs less than handing many small pieces to the kernel, and more than handing over large ones: those
+are written as they are, in one call.
+"""
 
 from __future__ import annotations
+
+from typing import Final
+
+LARGE_PIECES: Final = 8 * 1024  # bytes on average, from which on pieces are not joined
 
 
 class Outbox:
@@ -45,6 +53,18 @@ class Outbox:
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
         return data
+
+    @property
+    def has_large_pieces(self) -> bool:
+        """Whether to write what waits without joining it; asked when all that was taken has left."""
+        return self.size >= LARGE_PIECES * len(self.pieces)
+
+    def take_pieces(self) -> list[bytes]:
+        """Return all that waits, as it is."""
+        pieces = self.pieces
+        self.pieces = []
+        self.dirty = False
+        return pieces
 
     def sent(self, size: int) -> bool:
         """Note that bytes have left.

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 LINGER_S: Final = 0.001
 BUSY_TURNS_MAX: Final = 64  # turns before trio's other tasks get theirs
+PIECES_MAX: Final = 1024  # in one call; the kernel takes no more (IOV_MAX)
+LARGE_BODY_READS: Final = 4  # times what is read in one turn otherwise, of a body that is on its way
 ACCEPT_MAX: Final = 64  # connections accepted in one turn
 ACCEPT_PAUSE_S: Final = 0.05  # after a connection could not be accepted while there are none
 BACKLOG: Final = 1024
@@ -48,7 +50,7 @@ class Link:
         self.socket = sock
         self.session = session
         self.outbox: Outbox = session.outbox
-        self.rest: memoryview | None = None  # what a partial write left over
+        self.rest: list[bytes | memoryview] = []  # what is being written, and what partial writes left over
         self.interest: int = READ
 
 
@@ -171,7 +173,11 @@ class SocketLoop:
     def _read(self, link: Link) -> None:
         session = link.session
         try:
-            data = link.socket.recv(self._node.read_max)
+            size: int = self._node.read_max
+            expected = session.expected_bytes
+            if expected > size:
+                size = min(expected, LARGE_BODY_READS * size)
+            data = link.socket.recv(size)
         except BlockingIOError:
             return
         except OSError:
@@ -191,7 +197,7 @@ class SocketLoop:
                 if link is None:
                     outbox.take()
                     continue
-                if link.rest is None:
+                if not link.rest:
                     self._write(link)
                 else:
                     outbox.dirty = False
@@ -200,26 +206,36 @@ class SocketLoop:
         """Write what waits; keep what the kernel does not take."""
         outbox = link.outbox
         try:
-            if link.rest is not None:
-                sent = link.socket.send(link.rest)
-                self._sent(link, sent)
-                link.rest = link.rest[sent:] if sent < len(link.rest) else None
-            if link.rest is None and outbox.pieces:
-                data = outbox.take()
-                link.rest = memoryview(data)
-                sent = link.socket.send(data)
-                self._sent(link, sent)
-                link.rest = link.rest[sent:] if sent < len(data) else None
+            if link.rest:
+                self._send(link, link.rest)
+            if not link.rest and outbox.pieces:
+                if outbox.has_large_pieces:
+                    link.rest += outbox.take_pieces()
+                else:
+                    link.rest.append(outbox.take())
+                self._send(link, link.rest)
         except BlockingIOError:
             pass
         except OSError:
-            link.rest = None
+            link.rest.clear()
             link.session.connection_broken()
         self._update(link)
 
-    def _sent(self, link: Link, size: int) -> None:
-        if link.outbox.sent(size):
+    def _send(self, link: Link, rest: list[bytes | memoryview]) -> None:
+        """Hand to the kernel what it takes, and keep the rest."""
+        if len(rest) == 1:
+            sent: int = link.socket.send(rest[0])
+        else:
+            sent = link.socket.sendmsg(rest[:PIECES_MAX])
+        if link.outbox.sent(sent):
             link.session.output_drained()
+        whole = 0
+        while whole < len(rest) and sent >= len(rest[whole]):
+            sent -= len(rest[whole])
+            whole += 1
+        del rest[:whole]
+        if sent:
+            rest[0] = memoryview(rest[0])[sent:]
 
     def _update(self, link: Link) -> None:
         """Follow a change of a session: reading rests or goes on, or the socket is to be closed."""
@@ -230,14 +246,14 @@ class SocketLoop:
         if session.is_lost or (session.is_shut and session.peer_is_gone):
             self._close(link, fd)
             return
-        is_written = link.rest is None and not link.outbox.pieces
+        is_written = not link.rest and not link.outbox.pieces
         if session.wants_close and is_written and not session.is_shut:
             # The peer reads our last words and closes; closing first could discard them.
             session.is_shut = True
             with contextlib.suppress(OSError):
                 link.socket.shutdown(socket.SHUT_WR)
         interest = 0 if session.is_resting else READ
-        if link.rest is not None:
+        if link.rest:
             interest |= WRITE
         if interest != link.interest:
             link.interest = interest

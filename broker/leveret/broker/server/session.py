@@ -159,6 +159,12 @@ class Session:
             or (self.is_waiting and self._reader.buffered_bytes > BUFFER_WHILE_WAITING)
         )
 
+    @property
+    def expected_bytes(self) -> int:
+        """How many bytes are certainly worth reading at once: the rest of a large body; or 0."""
+        expected = self._reader.expected_bytes
+        return 0 if expected and self.is_waiting else expected
+
     def receive(self, data: bytes) -> None:
         """Take bytes from the socket and handle what they make."""
         self._heartbeats.heard = True
