@@ -10,14 +10,11 @@ the nearest known one, because a setting that is silently ignored is found out m
 
 from __future__ import annotations
 
-import difflib
 import re
-import tomllib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, get_type_hints
 
-from leveret.broker import rabbitmq_conf
 from leveret.broker.defaults import (
     DefaultLimits,
     DefaultOperatorPolicies,
@@ -430,6 +427,8 @@ def _shown(value: object) -> str:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return the known name that looks most like `name`; also `heartbeat` for `amqp.heartbeat_s`."""
+    import difflib
+
     names = list(known)
     tails = {known_name.rpartition(".")[2]: known_name for known_name in names}
     close = difflib.get_close_matches(name, [*names, *tails], n=1, cutoff=0.0)[0]
@@ -492,6 +491,8 @@ def _from_file(path: Path, named_by: str, warnings: list[str]) -> Iterator[_Give
 
 
 def _from_toml(path: Path, named_by: str) -> Iterator[_Given]:
+    import tomllib
+
     try:
         document = tomllib.loads(_read(path, named_by))
     except (tomllib.TOMLDecodeError, RecursionError) as error:
@@ -513,6 +514,8 @@ def _flatten(table: Mapping[str, object], prefix: str) -> Iterator[tuple[str, ob
 
 
 def _from_rabbitmq_conf(path: Path, named_by: str, warnings: list[str]) -> Iterator[_Given]:
+    from leveret.broker import rabbitmq_conf
+
     try:
         contents = rabbitmq_conf.parse(_read(path, named_by))
     except rabbitmq_conf.ConfError as error:

@@ -30,7 +30,6 @@ from leveret.broker.server.node import Node
 from leveret.broker.server.resources import watch
 from leveret.broker.version import is_compiled
 from leveret.protocol.tables import decode_table, to_json
-from leveret.storage.memory import MemoryStore
 from leveret.storage.store import StoreError
 
 if TYPE_CHECKING:
@@ -136,6 +135,8 @@ def listen(host: str, port: int) -> list[socket.socket]:
 def open_store(settings: Settings) -> Store:
     """Open the data file, or begin with empty memory."""
     if settings.memory:
+        from leveret.storage.memory import MemoryStore
+
         return MemoryStore()
     from leveret.protocol import properties
     from leveret.storage.sqlite import SqliteStore
