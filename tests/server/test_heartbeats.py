@@ -109,3 +109,23 @@ def test_closed_connections_are_forgotten_before_their_heartbeats_are_due() -> N
         broker.connect(heartbeat=65535).vanish()
     gc.collect()
     assert sum(isinstance(thing, Session) for thing in gc.get_objects()) - before < 600
+
+
+def test_connections_without_heartbeats_wake_the_broker_for_nothing_once_they_are_open() -> None:
+    broker = Broker()
+    clients = [opened(broker, heartbeat=0) for _ in range(3)]
+    assert broker.node.next_wake_ms() is None
+    clients[1].vanish()
+    assert broker.node.next_wake_ms() is None
+
+
+def test_a_handshake_still_ends_in_time_behind_those_that_are_done() -> None:
+    broker = Broker()
+    opened(broker, heartbeat=0)
+    slow = broker.connect(opened=False)
+    beating = opened(broker, heartbeat=60)
+    opened(broker, heartbeat=0).vanish()
+    broker.advance(int(broker.settings.handshake_timeout_s * 1000))
+    assert is_gone(slow)
+    assert not is_gone(beating)
+    assert broker.node.next_wake_ms() == broker.now_ms + 20_000

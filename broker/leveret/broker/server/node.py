@@ -32,8 +32,10 @@ from leveret.broker.server.seeding import seed
 from leveret.broker.server.session import Session
 from leveret.broker.version import version
 from leveret.protocol.errors import InternalError
-from leveret.protocol.handshake import State, Tuning, server_properties
+from leveret.protocol.handshake import State, Tuning, server_properties, start_method
+from leveret.protocol.methods import encode_method
 from leveret.protocol.outbox import Outbox
+from leveret.protocol.sasl import MECHANISMS
 from leveret.storage.changes import (
     Batch,
     ParameterCleared,
@@ -132,12 +134,13 @@ class Node:
         self.to_flush: list[Outbox] = []
         self.authority = Authority(self.turn, token, frozenset(settings.loopback_users))
         self.tuning = Tuning(settings.channel_max, settings.frame_max, settings.heartbeat_s)
-        self.server_properties = server_properties(
+        properties = server_properties(
             broker_version=version(),
             platform=f"Python {platform.python_version()}",
             cluster_name=self.name,
             version=settings.advertised_version,
         )
+        self.greeting: bytes = encode_method(0, start_method(properties, MECHANISMS))  # of every connection
         self.limits: Limits = limits_of(settings)
         self.alarms: dict[str, None] = {}  # what the machine is short of: "disk", "memory"
         self.is_watchful: bool = False  # publishers may have to wait, or some of them are traced
@@ -733,6 +736,7 @@ class Node:
         """Return when the next turn is due though no socket is ready; None for never."""
         if self.is_eager:
             return self.turn.now_ms
+        self._drop_stale_timers()
         due = [heap[0][0] for heap in (self._timers, self.turn.deadlines) if heap]
         if self.turn.due:
             due.append(self.turn.due[0][0])
@@ -743,6 +747,16 @@ class Node:
         if rows_ms := self._store.next_wake_ms():
             due.append(rows_ms)
         return min(due) if due else None
+
+    def _drop_stale_timers(self) -> None:
+        """Forget the first timers if nothing is due then any more: handshakes are done, sessions closed."""
+        timers = self._timers
+        while timers:
+            at_ms, _, session = timers[0]
+            due_ms = session.next_timer_ms()
+            if session in self.sessions and due_ms and due_ms <= at_ms:
+                break
+            heappop(timers)
 
     def shrink(self) -> None:
         """Let go of tables that are empty and were large once: a dictionary does not shrink by itself."""

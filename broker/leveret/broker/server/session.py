@@ -275,7 +275,7 @@ class Session:
             self._finish()
             return False
         self.state = State.STARTING
-        self._send(handshake.start_method(self.node.server_properties, sasl.MECHANISMS))
+        self.outbox.write(self.node.greeting)
         return True
 
     def _handle(self, event: Event) -> None:
