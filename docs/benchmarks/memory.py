@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 COUNT = 1000
 MESSAGES = 200_000
+LONG_STEPS = 3  # times as many; beyond that a queue of persistent messages of 1 KiB takes no more memory
 BATCH = 500  # messages sent at once
 SETTLE_S = 1.0
 GIVEN_BACK_S = 11.0  # after which the broker has given back what earlier messages took
@@ -69,25 +70,64 @@ def resident_bytes(pid: int) -> int:
     return int(status.split("VmRSS:")[1].split()[0]) * 1024
 
 
+class Waiting:
+    """A queue in which messages wait."""
+
+    def __init__(self, connection: Connection, size: int, persistent: bool) -> None:
+        self._connection = connection
+        self._declare = commands.Queue.Declare(queue="memory.waiting", durable=persistent)
+        connection.call(1, self._declare)
+        properties = commands.Basic.Properties(delivery_mode=2 if persistent else 1)
+        self._message = (
+            frame.marshal(commands.Basic.Publish(routing_key="memory.waiting"), 1)
+            + frame.marshal(header.ContentHeader(0, size, properties), 1)
+            + frame.marshal(body.ContentBody(bytes(size)), 1)
+        )
+
+    def publish(self) -> None:
+        """Have more messages wait."""
+        for _ in range(MESSAGES // BATCH):
+            self._connection.socket.sendall(self._message * BATCH)
+        self._connection.call(1, self._declare)  # its reply comes when they are all in the queue
+
+    def delete(self) -> None:
+        """Delete them, and wait until their memory is given back."""
+        self._connection.call(1, commands.Queue.Delete(queue="memory.waiting"))
+        time.sleep(GIVEN_BACK_S)
+
+
 def measure_messages(connection: Connection, pid: int, size: int, persistent: bool) -> None:
     """Have messages wait, and delete them."""
-    properties = commands.Basic.Properties(delivery_mode=2 if persistent else 1)
-    message = (
-        frame.marshal(commands.Basic.Publish(routing_key="memory.waiting"), 1)
-        + frame.marshal(header.ContentHeader(0, size, properties), 1)
-        + frame.marshal(body.ContentBody(bytes(size)), 1)
-    )
-    declare = commands.Queue.Declare(queue="memory.waiting", durable=persistent)
-    connection.call(1, declare)
+    waiting = Waiting(connection, size, persistent)
     before = resident_bytes(pid)
-    for _ in range(MESSAGES // BATCH):
-        connection.socket.sendall(message * BATCH)
-    connection.call(1, declare)  # its reply comes when they are all in the queue
+    waiting.publish()
     taken = (resident_bytes(pid) - before) // MESSAGES
     kind = "persistent" if persistent else "transient"
     print(f"message of {size} bytes, {kind}: {taken} bytes", flush=True)
-    connection.call(1, commands.Queue.Delete(queue="memory.waiting"))
-    time.sleep(GIVEN_BACK_S)
+    waiting.delete()
+
+
+def measure_long_queue(connection: Connection, pid: int) -> None:
+    """Have so many persistent messages wait that most are on disk only, and then as many again.
+
+    What is resident goes up and down while they come, so the most that was seen counts.
+    """
+    waiting = Waiting(connection, 1024, persistent=True)
+    count = LONG_STEPS * MESSAGES
+    most = []
+    for _ in range(2):
+        seen = []
+        for _ in range(LONG_STEPS):
+            waiting.publish()
+            seen.append(resident_bytes(pid))
+        most.append(max(seen))
+    taken = (most[1] - most[0]) / count
+    print(
+        f"message of 1024 bytes, persistent, behind {count:,}: {taken:.1f} bytes;"
+        f" {2 * count:,} of them: {most[1] / 1e6:.0f} MB in all",
+        flush=True,
+    )
+    waiting.delete()
 
 
 def main() -> None:
@@ -131,6 +171,7 @@ def main() -> None:
         for size in (16, 100, 1024):
             measure_messages(connection, pid, size, False)
             measure_messages(connection, pid, size, True)
+        measure_long_queue(connection, pid)
     connection.call(1, commands.Queue.Delete(queue="memory.bound"))
     connection.call(1, commands.Exchange.Delete(exchange="memory.direct"))
 
