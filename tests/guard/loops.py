@@ -10,6 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections import deque
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pamqp import commands
@@ -17,10 +18,12 @@ from pamqp import commands
 from leveret.broker.config import Settings
 from leveret.broker.server.committer import Answer, DueRequest, Loaded, LoadRequest, Written, read
 from leveret.broker.server.node import Node
+from leveret.broker.server.write_behind import WriteBehind
 from leveret.protocol.methods import make
 from leveret.protocol.properties import NO_PROPERTIES, replace, to_json
 from leveret.protocol.tables import encode_table
 from leveret.storage.changes import Batch, QueueDeclared, Snapshot
+from leveret.storage.redo_log import NAME_BYTES, RedoLog
 from leveret.storage.sqlite import SqliteStore
 
 from ..peer import Peer
@@ -85,11 +88,59 @@ class AnsweringStore:
         return bool(self._answers)
 
 
+class NoDisk:
+    """Takes what a redo log writes."""
+
+    def write(self, data: bytes, offset: int) -> None:
+        """See `DirectWriter.write`."""
+
+    def finish(self) -> bool:
+        """See `DirectWriter.finish`."""
+        return True
+
+    def wait(self) -> None:
+        """See `DirectWriter.wait`."""
+
+    def close(self) -> None:
+        """See `DirectWriter.close`."""
+
+
+class RecordingStore(AnsweringStore):
+    """The same with a redo log. No rows are made."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self._behind = WriteBehind(few=0)
+        self._behind.log = RedoLog(Path("none"), bytes(NAME_BYTES), NoDisk())
+        self._is_recording = False
+
+    def write(self, batch: Batch, with_rows: bool) -> None:
+        """See `StoreThreads.write`."""
+        self._is_recording = self._behind.record(batch)
+        if not self._is_recording:
+            for job in self._behind.jobs_for(batch):
+                self._behind.done(job)
+            super().write(batch, with_rows)
+
+    def answers(self, now_ms: int) -> list[Answer]:
+        """See `StoreThreads.answers`."""
+        batch = self._behind.finish(now_ms)
+        if batch is None:
+            return super().answers(now_ms)
+        self._is_recording = False
+        return [Written(batch)]
+
+    @property
+    def has_answers(self) -> bool:
+        """Whether another turn is due."""
+        return self._is_recording or bool(self._answers)
+
+
 class Server:
     """A broker whose turns are called one by one."""
 
-    def __init__(self, store: Store | None = None) -> None:
-        self.store = AnsweringStore(store)
+    def __init__(self, store: Store | None = None, *, has_redo_log: bool = False) -> None:
+        self.store = RecordingStore() if has_redo_log else AnsweringStore(store)
         snapshot = Snapshot([], [], []) if store is None else store.load()
         self.node = Node(Settings(), self.store, snapshot, lambda: NOW_MS, lambda size: "t" * size)
         self.peer = Peer()
@@ -164,10 +215,14 @@ class Server:
 
 
 def _one_queue(
-    *, no_ack: bool = True, durable: bool = False, **arguments: int
+    *,
+    no_ack: bool = True,
+    durable: bool = False,
+    has_redo_log: bool = False,
+    **arguments: int,
 ) -> tuple[Server, Session, Session]:
     """A broker with a publisher, queue "q" and its consumer."""
-    server = Server()
+    server = Server(has_redo_log=has_redo_log)
     publisher = server.connect()
     table = {f"x-{name.replace('_', '-')}": value for name, value in arguments.items()}
     server.call(publisher, commands.Queue.Declare, queue="q", durable=durable, arguments=table)
@@ -227,6 +282,22 @@ def single(yields: int) -> Generator[None, None, None]:
         yield
         for _ in range(SINGLES):
             server.turn(publisher, publish)
+        server.expect(size)
+
+
+def recorded(yields: int) -> Generator[None, None, None]:
+    """One persistent message of 1 KiB at a time, recorded, confirmed, consumed and acked."""
+    server, publisher, consumer = _one_queue(no_ack=False, durable=True, has_redo_log=True)
+    server.call(publisher, commands.Confirm.Select)
+    publish = server.publishes(("", "q"), body=LARGE, properties=PERSISTENT)
+    acks = [server.acks(each, 1) for each in range(yields * SINGLES)]
+    size = (server.delivery_bytes("", "q", LARGE, PERSISTENT) + len(acks[0])) * SINGLES
+    server.written = 0
+    for number in range(yields):
+        yield
+        for ack in acks[number * SINGLES : (number + 1) * SINGLES]:
+            server.turns(publisher, publish)
+            server.turns(consumer, ack)
         server.expect(size)
 
 
@@ -429,6 +500,7 @@ LOOPS: Final = {
     "topic": Loop(topic, RUN, 3),
     "topic, new keys": Loop(topic_new_keys, RUN, 1),
     "persistent, confirmed, acked": Loop(confirmed, CONFIRMED_RUN, 5),
+    "one at a time, recorded": Loop(recorded, SINGLES, 3),
     "written and settled": Loop(written, BATCH, 1, "SQLite"),
     "read back": Loop(read_back, LONG, 1),
 }

@@ -36,7 +36,7 @@ from leveret.storage.redo_log import NAME_BYTES, RedoLog
 from leveret.storage.sqlite import SqliteStore
 
 from ..storage.engines import Content
-from .loops import NO_ARGUMENTS, PERSISTENT, Server
+from .loops import NO_ARGUMENTS, PERSISTENT, NoDisk, Server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -223,23 +223,6 @@ def storing(
         yield "write a row, with the commit of 2,000", min(writes) / RUN * 1e6
         yield "read a row back", min(reading) / RUN * 1e6
         yield "remove a row", min(removals) / RUN * 1e6
-
-
-class NoDisk:
-    """Takes what a redo log writes."""
-
-    def write(self, data: bytes, offset: int) -> None:
-        """See `DirectWriter.write`."""
-
-    def finish(self) -> bool:
-        """See `DirectWriter.finish`."""
-        return True
-
-    def wait(self) -> None:
-        """See `DirectWriter.wait`."""
-
-    def close(self) -> None:
-        """See `DirectWriter.close`."""
 
 
 def recorded(message: Content) -> float:
