@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from leveret.storage.schema import APPLICATION_ID, SCHEMA_VERSION
+from leveret.storage.schema import APPLICATION_ID, BLOCKS, SCHEMA_VERSION, block_table
 from leveret.storage.sqlite import SqliteStore
 
 if TYPE_CHECKING:
@@ -35,7 +35,9 @@ def connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[sqli
 
 def test_every_table_and_view_is_there(connection: sqlite3.Connection) -> None:
     rows = connection.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")
-    assert set(SECTIONS) == {name for (name,) in rows}
+    blocks = [block_table(number) for number in range(1, BLOCKS + 1)]
+    assert {*SECTIONS, *blocks} == {name for (name,) in rows}
+    assert f"### `{blocks[0]}` to `{blocks[-1]}`\n" in PAGE
 
 
 @pytest.mark.parametrize("name", SECTIONS)

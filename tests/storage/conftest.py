@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from leveret.storage import removal, rows
+from leveret.storage import blocks, removal, rows
 from leveret.storage.sqlite import SqliteStore
 
 from .engines import Engine, MemoryEngine, SqliteEngine, fast_directory
@@ -50,6 +50,15 @@ def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rows, "ENVELOPE_CACHE", 2)
     monkeypatch.setattr(removal, "REMOVE_AT_ONCE", 1)
     monkeypatch.setattr(removal, "ROWS_A_TIME", 2)
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a few messages be a long queue."""
+    monkeypatch.setattr(blocks, "BLOCKS", 5)
+    monkeypatch.setattr(blocks, "BLOCK_ROWS", 3)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 2000)
+    monkeypatch.setattr(blocks, "RANGES_MAX", 2)
 
 
 @pytest.fixture

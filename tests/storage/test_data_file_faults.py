@@ -326,7 +326,7 @@ class TestCorruption:
         with closing(sqlite3.connect(sqlite_engine.path)) as connection:
             (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
         data = bytearray(sqlite_engine.path.read_bytes())
-        middle = data.index(b"x" * 5000, len(data) // 2) // page_bytes * page_bytes
+        middle = data.index(b"x" * 5000, len(data) * 3 // 4) // page_bytes * page_bytes
         data[middle : middle + page_bytes] = bytes(page_bytes)
         sqlite_engine.path.write_bytes(data)
         store = open_store(sqlite_engine.path)

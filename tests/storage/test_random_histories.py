@@ -255,3 +255,17 @@ def test_an_sqlite_store_has_what_a_dictionary_has_in_small_steps(history: Histo
 @given(steps)
 def test_an_sqlite_store_has_what_a_dictionary_has_before_it_has_tidied_up(history: History) -> None:
     play_on_a_file(history)
+
+
+@pytest.mark.usefixtures("small_blocks")
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps)
+def test_an_sqlite_store_has_what_a_dictionary_has_in_blocks(history: History) -> None:
+    play_on_a_file(history)
+
+
+@pytest.mark.usefixtures("small_steps", "small_blocks", "idle_housekeeper")
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps)
+def test_an_sqlite_store_has_what_a_dictionary_has_in_blocks_that_nobody_tidies_up(history: History) -> None:
+    play_on_a_file(history)

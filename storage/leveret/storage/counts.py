@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from leveret.storage.changes import MAX_POSITION
 from leveret.storage.rows import in_chunks
-from leveret.storage.schema import NOT_REMOVED, POSITION_BITS
+from leveret.storage.schema import POSITION_BITS
 
 if TYPE_CHECKING:
     import sqlite3
@@ -70,8 +70,8 @@ class QueueCounts:
     def _count(self, queue_id: int) -> tuple[int, int]:
         """Count the rows. O(messages of the queue)."""
         messages, body_bytes = self._connection.execute(
-            "SELECT count(*), coalesce(sum(length(CAST(body AS BLOB))), 0) FROM messages"
-            f" WHERE id BETWEEN ? AND ? AND {NOT_REMOVED}",
+            "SELECT count(*), coalesce(sum(length(CAST(body AS BLOB))), 0) FROM stored_messages"
+            " WHERE id BETWEEN ? AND ?",
             (queue_id << POSITION_BITS, queue_id << POSITION_BITS | MAX_POSITION),
         ).fetchone()
         return messages, body_bytes

@@ -6,6 +6,8 @@ what the row takes, most of it locks in SQLite's interface. So SQLite is told wh
 was like (`Kind`) and compares for itself; of rows like it only id, checksum and body are fetched. Where rows
 differ from each other all columns of all of them are fetched, and what is made of the names and the checksum
 as far as the body is kept from one row to the next.
+
+The rows of a long queue lie in several tables (blocks.py), each with those between two positions.
 """
 
 from __future__ import annotations
@@ -15,26 +17,27 @@ from typing import TYPE_CHECKING, Any, Final
 from zlib import crc32
 
 from leveret.storage.changes import MAX_POSITION, StoredMessage
-from leveret.storage.schema import DELAYED, NOT_REMOVED, PERSISTENT, POSITION_BITS
+from leveret.storage.schema import DELAYED, NOT_REMOVED, PERSISTENT, POSITION_BITS, block_table, not_settled
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable
 
+    from leveret.storage.blocks import Blocks
+
 KINDS_MAX: Final = 1024  # queues of which it is known what their last row was like
 KIND_PROPERTIES_MAX: Final = 1024  # bytes; a longer property list is not kept
 MIXED_SHARE: Final = 8  # one row in so many differs from the one before: all columns are fetched next time
 
-Row = tuple[Any, ...]  # of READ; damage can turn any value into one of another type
+Row = tuple[Any, ...]  # of Statements.read; damage can turn any value into one of another type
 _COLUMNS: Final = (
-    "SELECT id, persistent, dead_lettered, expires_at_ms, checksum, exchange, routing_key, properties, body"
-    " FROM messages"
+    "SELECT"
+    " id, persistent, dead_lettered, expires_at_ms, checksum, exchange, routing_key, properties, body FROM"
 )
 # The first half is looked at once a statement.
 _IS_THERE: Final = f"(NOT EXISTS (SELECT 1 FROM removed_ranges) OR {NOT_REMOVED})"
-READ: Final = f"{_COLUMNS} WHERE id > ? AND id <= ? AND {_IS_THERE} ORDER BY id LIMIT ?"
 # The checksum is NULL where the row is not like the one before.
-READ_ALIKE: Final = f"""\
+_COLUMNS_ALIKE: Final = f"""\
 SELECT
     id,
     CASE
@@ -43,8 +46,27 @@ SELECT
         THEN checksum
     END,
     body
-FROM messages WHERE id > ?1 AND id <= ?2 AND {_IS_THERE} ORDER BY id LIMIT ?3"""
-_READ_DELAYED: Final = f"{_COLUMNS} WHERE persistent = {DELAYED} AND id >> {POSITION_BITS} = ?"
+FROM"""
+
+
+class Statements:
+    """How to read rows of a table.
+
+    Args:
+        table: its name.
+        is_there: condition for a row that is not removed; empty for none.
+    """
+
+    __slots__ = ("read", "read_alike")
+
+    def __init__(self, table: str, is_there: str) -> None:
+        rows = f" {table} WHERE id > ?1 AND id <= ?2{is_there} ORDER BY id LIMIT ?3"
+        self.read = _COLUMNS + rows
+        self.read_alike = _COLUMNS_ALIKE + rows
+
+
+_ALL_QUEUES: Final = Statements("messages", f" AND {_IS_THERE}")
+_READ_DELAYED: Final = f"{_COLUMNS} messages WHERE persistent = {DELAYED} AND id >> {POSITION_BITS} = ?"
 # Two statements: in one, SQLite would walk over all that are due at the same time and were read before.
 READ_DUE_THEN: Final = f"{_READ_DELAYED} AND expires_at_ms = ? AND id > ? AND {_IS_THERE} ORDER BY id LIMIT ?"
 READ_DUE_LATER: Final = (
@@ -61,7 +83,7 @@ class DamagedRowError(Exception):
 
 
 class Kind:
-    """What rows of READ_ALIKE have in common.
+    """What rows of `Statements.read_alike` have in common.
 
     Args:
         message: one of them.
@@ -84,10 +106,13 @@ class QueueReader:
 
     Args:
         connection: gives text as bytes.
+        blocks: of long queues.
     """
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, blocks: Blocks) -> None:
         self._connection = connection
+        self._blocks = blocks
+        self._block_statements: dict[tuple[int, bool], Statements] = {}  # 2 * BLOCKS at most
         self._kinds: dict[int, Kind] = {}  # queue id -> what its last row was like, if more may be like it
 
     def read(self, queue_id: int, after: int, up_to: int, limit: int, max_bytes: int) -> list[StoredMessage]:
@@ -96,13 +121,45 @@ class QueueReader:
         Raises:
             DamagedRowError: a checksum is wrong.
         """
+        if not self._blocks.of(queue_id):
+            return self._read(_ALL_QUEUES, queue_id, after, up_to, limit, max_bytes)
+        base = queue_id << POSITION_BITS
+        found: list[StoredMessage] = []
+        for block, first, last in self._blocks.parts(queue_id, base + after + 1, base + up_to):
+            if block is None:
+                statements = _ALL_QUEUES
+            else:
+                statements = self._statements(block.number, block.is_settled_behind(first))
+            more = self._read(statements, queue_id, first - 1 - base, last - base, limit, max_bytes)
+            found += more
+            limit -= len(more)
+            for message in more:
+                max_bytes -= len(message.body)
+            if limit <= 0 or max_bytes <= 0:
+                break
+        return found
+
+    def _statements(self, number: int, has_settled: bool) -> Statements:
+        key = (number, has_settled)
+        found = self._block_statements.get(key)
+        if found is None:
+            table = block_table(number)
+            is_there = f" AND {not_settled(number, table)}" if has_settled else ""
+            found = self._block_statements[key] = Statements(table, is_there)
+        return found
+
+    def _read(
+        self, statements: Statements, queue_id: int, after: int, up_to: int, limit: int, max_bytes: int
+    ) -> list[StoredMessage]:
         base = queue_id << POSITION_BITS
         kind = self._kinds.pop(queue_id, None)
         found: list[StoredMessage] = []
         if kind is not None:
             # An open cursor would keep the log from beginning anew.
             with closing(
-                self._connection.execute(READ_ALIKE, (base + after, base + up_to, limit, *kind.parameters))
+                self._connection.execute(
+                    statements.read_alike, (base + after, base + up_to, limit, *kind.parameters)
+                )
             ) as rows:
                 if read_alike(rows, kind, max_bytes, found):
                     self._kinds[queue_id] = kind
@@ -112,7 +169,7 @@ class QueueReader:
                 limit -= len(found)
                 for message in found:
                     max_bytes -= len(message.body)
-        with closing(self._connection.execute(READ, (base + after, base + up_to, limit))) as rows:
+        with closing(self._connection.execute(statements.read, (base + after, base + up_to, limit))) as rows:
             others = read_messages(rows, max_bytes)
         if others and _are_alike(others) and len(others[-1].properties) <= KIND_PROPERTIES_MAX:
             if len(self._kinds) >= KINDS_MAX:
@@ -122,7 +179,7 @@ class QueueReader:
 
 
 def read_alike(rows: Iterable[Row], kind: Kind, max_bytes: int, messages: list[StoredMessage]) -> bool:
-    """Append the messages of rows of READ_ALIKE, until their bodies have `max_bytes` or more.
+    """Append the messages of rows of `Statements.read_alike`, until their bodies have `max_bytes` or more.
 
     Returns:
         False if it ended before a row that is not of this kind.
@@ -156,7 +213,7 @@ def read_alike(rows: Iterable[Row], kind: Kind, max_bytes: int, messages: list[S
 
 
 def read_messages(rows: Iterable[Row], max_bytes: int) -> list[StoredMessage]:
-    """Return the messages of rows of READ, until their bodies have `max_bytes` or more.
+    """Return the messages of rows of `Statements.read`, until their bodies have `max_bytes` or more.
 
     Args:
         rows: with names and bodies as bytes, whatever they are stored as.

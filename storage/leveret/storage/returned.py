@@ -11,16 +11,20 @@ from typing import TYPE_CHECKING, Final
 
 from leveret.storage.changes import MAX_POSITION, Returned, StoredMessage
 from leveret.storage.rows import delete_rows, id_range
-from leveret.storage.schema import OWNERS, POSITION_BITS
+from leveret.storage.schema import MESSAGES, OWNERS, POSITION_BITS
 
 if TYPE_CHECKING:
     import sqlite3
 
+    from leveret.storage.blocks import Blocks
+
 TABLE: Final = "returned_messages"
 # A message that was settled in the same batch is not there any more.
-_WRITE: Final = (
-    f"REPLACE INTO {TABLE} SELECT ?1, ?2, ?3, ?4 WHERE EXISTS (SELECT 1 FROM messages WHERE id = ?1)"
+_WRITE_IF_IN: Final = (
+    f"REPLACE INTO {TABLE} SELECT ?1, ?2, ?3, ?4 WHERE EXISTS (SELECT 1 FROM {{}} WHERE id = ?1)"
 )
+_WRITE: Final = _WRITE_IF_IN.format(MESSAGES)
+_WRITE_FOR_LONG_QUEUE: Final = _WRITE_IF_IN.format("stored_messages")  # looks into all tables
 _IN_RANGE: Final = (
     f"SELECT id, delivery_count, acquired_count, retry_at_ms FROM {TABLE} WHERE id BETWEEN ? AND ?"
 )
@@ -31,17 +35,19 @@ class ReturnedRows:
 
     Args:
         connection: where to write, inside a transaction of the caller's.
+        blocks: of long queues.
     """
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, blocks: Blocks) -> None:
         self._connection = connection
+        self._blocks = blocks
         self._queues: set[int] = set()  # ids of those that have rows
 
     def load(self) -> None:
         """Remove the rows of messages that are gone, and find out which queues have any. O(rows)."""
         self._connection.execute(
             f"DELETE FROM {TABLE} WHERE id >> {POSITION_BITS} NOT IN ({OWNERS})"
-            f" OR NOT EXISTS (SELECT 1 FROM messages WHERE messages.id = {TABLE}.id)"
+            f" OR NOT EXISTS (SELECT 1 FROM stored_messages WHERE stored_messages.id = {TABLE}.id)"
         )
         found = self._connection.execute(f"SELECT DISTINCT id >> {POSITION_BITS} FROM {TABLE}").fetchall()
         self._queues = {queue_id for (queue_id,) in found}
@@ -56,7 +62,8 @@ class ReturnedRows:
         for queue_id, returned in by_queue.items():
             base, _ = id_range(queue_id)
             self._connection.executemany(
-                _WRITE, [(base | position, *known) for position, known in returned.items()]
+                _WRITE_FOR_LONG_QUEUE if self._blocks.of(queue_id) else _WRITE,
+                [(base | position, *known) for position, known in returned.items()],
             )
             self._queues.add(queue_id)
             rows += len(returned)

@@ -17,7 +17,7 @@ from zlib import crc32
 
 from leveret.storage.changes import MAX_POSITION, StoredContent
 from leveret.storage.reading import checksum_seed
-from leveret.storage.schema import PERSISTENT, POSITION_BITS
+from leveret.storage.schema import MESSAGES, PERSISTENT, POSITION_BITS
 
 if TYPE_CHECKING:
     import sqlite3
@@ -37,7 +37,7 @@ T = TypeVar("T")
 Value = int | str | bytes | bytearray | None
 
 INSERT: Final = (
-    "INSERT INTO messages (id, exchange, routing_key, properties, properties_json, checksum, body,"
+    " (id, exchange, routing_key, properties, properties_json, checksum, body,"
     " persistent, dead_lettered, expires_at_ms) "
 )
 PLAIN_WIDTH: Final = 7
@@ -45,7 +45,7 @@ PLAIN_ROW: Final = "(?, ?, ?, ?, ?, ?, ?, 1, 0, NULL)"  # a persistent message l
 FULL_WIDTH: Final = 10
 FULL_ROW: Final = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 # With 0 as the last parameter it does nothing but replace sqlite3's copy of the row before.
-INSERT_LARGE: Final = INSERT + "SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ? WHERE ?"
+INSERT_LARGE: Final = INSERT + " SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ? WHERE ?"
 NO_ROW: Final[tuple[int, ...]] = (0,) * (FULL_WIDTH + 1)
 
 
@@ -115,6 +115,7 @@ class RowWriter:
         self._connection = connection
         self._describe = describe
         self._envelopes: dict[tuple[str, str, bytes], Envelope] = {}
+        self._table: str = MESSAGES
         self._plain: list[Value] = []  # rows of PLAIN_WIDTH values, one after another
         self._full: list[Value] = []  # rows of FULL_WIDTH values
         self._bytes = 0  # of bodies in both
@@ -175,17 +176,24 @@ class RowWriter:
                 self.flush()
         return total
 
+    def into(self, table: str) -> None:
+        """Insert what is added from now on into a table."""
+        if table != self._table:
+            self.flush()
+            self._table = table
+
     def flush(self) -> None:
         """Insert what is left."""
         for rows, row, width in ((self._plain, PLAIN_ROW, PLAIN_WIDTH), (self._full, FULL_ROW, FULL_WIDTH)):
             for count, values in in_chunks(rows, width, STATEMENT_ROWS):
-                self._connection.execute(_insert_sql(row, count), values)
+                self._connection.execute(_insert_sql(self._table, row, count), values)
             rows.clear()
         self._bytes = 0
 
     def _insert_large(self, row: tuple[Value, ...]) -> None:
-        self._connection.execute(INSERT_LARGE, row)
-        self._connection.execute(INSERT_LARGE, NO_ROW)
+        sql = f"INSERT INTO {self._table}{INSERT_LARGE}"
+        self._connection.execute(sql, row)
+        self._connection.execute(sql, NO_ROW)
 
     def _envelope(self, exchange: str, routing_key: str, properties: bytes) -> Envelope:
         key = (exchange, routing_key, properties)
@@ -258,8 +266,8 @@ def in_chunks(values: list[T], width: int, largest: int) -> Iterator[tuple[int, 
 
 
 @cache
-def _insert_sql(row: str, count: int) -> str:
-    return f"{INSERT}VALUES {', '.join([row] * count)}"
+def _insert_sql(table: str, row: str, count: int) -> str:
+    return f"INSERT INTO {table}{INSERT}VALUES {', '.join([row] * count)}"
 
 
 @cache

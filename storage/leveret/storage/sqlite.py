@@ -21,6 +21,7 @@ from contextlib import closing, contextmanager
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Final
 
+from leveret.storage.blocks import Blocks
 from leveret.storage.changes import (
     FORGOTTEN,
     Batch,
@@ -73,7 +74,7 @@ from leveret.storage.redo_log import (
 from leveret.storage.removal import RemovedRanges
 from leveret.storage.returned import ReturnedRows
 from leveret.storage.rows import RowWriter, delete_rows, id_range, id_ranges, stored_name
-from leveret.storage.schema import DELAYED, PAGE_BYTES, PERSISTENT, STREAMED
+from leveret.storage.schema import DELAYED, MESSAGES, PAGE_BYTES, PERSISTENT, STREAMED
 from leveret.storage.store import CorruptMessageError, StaleEpochError, StoreError
 from leveret.storage.turns import TurnLock
 
@@ -83,6 +84,7 @@ if TYPE_CHECKING:
 
     from leveret.storage.connections import Connect
 
+BLOCK_PAGES: Final = 16  # about: that change when a block is emptied
 ROW_BYTES: Final = 200  # of a row beside its body, to estimate what a batch adds to the log
 
 
@@ -138,6 +140,7 @@ class SqliteStore:
             self._reader.text_factory = bytes  # names that are not UTF-8, and checksums of bytes
             (self._epoch,) = self._writer.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()
             self._removed = RemovedRanges(self._writer)
+            self._blocks = Blocks(self._writer)
         except BaseException as error:
             for connection in opened:
                 connection.close()
@@ -146,10 +149,10 @@ class SqliteStore:
                 raise explain(error, path, "open") from error
             raise
         self._checkpointer = Checkpointer(self._copier, self._alone)
-        self._queue_reader = QueueReader(self._reader)
+        self._queue_reader = QueueReader(self._reader, self._blocks)
         self._counts = QueueCounts(self._writer)
         self._rows = RowWriter(self._writer, describe)
-        self._returned = ReturnedRows(self._writer)
+        self._returned = ReturnedRows(self._writer, self._blocks)
         self._definitions = Definitions(self._writer, describe_arguments)
 
     def load(self) -> Snapshot:
@@ -157,10 +160,11 @@ class SqliteStore:
         with self._writing:
             self._require_usable()
             try:
-                remove_orphans(self._writer, self._removed, self._counts, self._returned)
+                parts = (self._writer, self._removed, self._blocks, self._counts, self._returned)
+                remove_orphans(*parts)
                 self._redo()
-                remove_transient(self._writer, self._removed, self._counts, self._returned)
-                found = snapshot(self._reader, self._removed, self._counts)
+                remove_transient(*parts)
+                found = snapshot(self._reader, self._removed, self._blocks, self._counts)
             except sqlite3.Error as error:
                 raise self._fail(error, "read") from error
         self._wake_if_needed(CHECKPOINT_BYTES)
@@ -372,7 +376,7 @@ class SqliteStore:
             wal_bytes += self._write_offsets(batch.offsets)
         if batch.keys:
             wal_bytes += self._write_keys(batch.keys)
-        pages = 2 + len(batch.definitions) + self._counts.save()
+        pages = 2 + len(batch.definitions) + self._blocks.save() + self._counts.save()
         self._writer.execute("COMMIT")
         self._epoch = batch.epoch
         return wal_bytes + pages * PAGE_BYTES
@@ -380,6 +384,7 @@ class SqliteStore:
     def _delete_messages(self, queue_id: int) -> None:
         messages, _ = self._counts.of(queue_id)
         self._removed.remove(*id_range(queue_id), messages)
+        self._blocks.settle_all(queue_id, *id_range(queue_id))
         self._counts.drop(queue_id)
         self._returned.forget(queue_id, [*id_range(queue_id)])
 
@@ -397,6 +402,7 @@ class SqliteStore:
         for (queue_id,) in rows:
             if self._counts.of(queue_id)[0]:
                 self._removed.remove(*id_range(queue_id), max(messages, 1))
+                self._blocks.settle_all(queue_id, *id_range(queue_id))
             self._counts.drop(queue_id)
             self._returned.forget(queue_id, [*id_range(queue_id)])
             self._definitions.forget_stream(queue_id)
@@ -404,10 +410,12 @@ class SqliteStore:
 
     def _purge(self, purged: QueuePurged) -> None:
         first, _ = id_range(purged.queue_id)
+        has_blocks = bool(self._blocks.of(purged.queue_id))
+        self._blocks.settle_all(purged.queue_id, first | purged.first, first | purged.last)
         removed = self._removed.remove(first | purged.first, first | purged.last, purged.count)
         self._counts.add(purged.queue_id, -purged.count, -purged.body_bytes)
         self._returned.forget(purged.queue_id, [first | purged.first, first | purged.last])
-        if removed != purged.count:
+        if removed != purged.count and not has_blocks:
             self._counts.doubt(purged.queue_id)
 
     def _enqueue(
@@ -423,10 +431,36 @@ class SqliteStore:
             if self._removed.ranges:
                 first, _ = id_range(queue_id)
                 self._removed.make_room(first | min(entries), first | max(entries))
-            body_bytes = self._rows.add(queue_id, entries, expiries.get(queue_id, {}), persistent)
+            body_bytes = self._insert(queue_id, entries, expiries.get(queue_id, {}), persistent)
             self._counts.add(queue_id, len(entries), body_bytes)
             wal_bytes += body_bytes + len(entries) * ROW_BYTES + PAGE_BYTES
         return wal_bytes
+
+    def _insert(
+        self, queue_id: int, entries: dict[int, StoredContent], expiries: dict[int, int], persistent: int
+    ) -> int:
+        """Insert rows where they belong, and return the length of their bodies."""
+        base, _ = id_range(queue_id)
+        if persistent == PERSISTENT:
+            first = base | next(iter(entries))
+            block = self._blocks.for_new(queue_id, self._counts.of(queue_id)[0], first)
+            self._rows.into(MESSAGES if block is None else block.table)
+            body_bytes = self._rows.add(queue_id, entries, expiries, persistent)
+            if block is not None:
+                self._blocks.added(block, len(entries), body_bytes, base | max(entries))
+            return body_bytes
+        if not self._blocks.of(queue_id):
+            self._rows.into(MESSAGES)
+            return self._rows.add(queue_id, entries, expiries, persistent)
+        body_bytes = 0
+        for block, begin, end in self._blocks.parts(queue_id, base | min(entries), base | max(entries)):
+            part = {at: message for at, message in entries.items() if begin <= base | at <= end}
+            self._rows.into(MESSAGES if block is None else block.table)
+            its_bytes = self._rows.add(queue_id, part, expiries, persistent)
+            if block is not None:
+                self._blocks.added(block, len(part), its_bytes, base | max(part, default=0))
+            body_bytes += its_bytes
+        return body_bytes
 
     def _settle(self, by_queue: dict[int, dict[int, int]]) -> int:
         ranges: list[int] = []
@@ -435,15 +469,30 @@ class SqliteStore:
         for queue_id, settled in by_queue.items():
             if settled:
                 body_bytes = sum(settled.values())
-                ranges += (its_ranges := id_ranges(queue_id, settled))
+                its_ranges = id_ranges(queue_id, settled)
                 self._returned.forget(queue_id, its_ranges)
                 self._counts.add(queue_id, -len(settled), -body_bytes)
+                if self._blocks.of(queue_id):
+                    wal_bytes += self._settle_in_blocks(queue_id, its_ranges)
+                    continue
+                ranges += its_ranges
                 expected += len(settled)
                 wal_bytes += body_bytes + len(settled) * ROW_BYTES
         if delete_rows(self._writer, ranges) != expected:
             for queue_id in by_queue:
                 self._counts.doubt(queue_id)
         return wal_bytes + len(ranges) // 2 * PAGE_BYTES
+
+    def _settle_in_blocks(self, queue_id: int, ranges: list[int]) -> int:
+        rest: list[int] = []
+        for index in range(0, len(ranges), 2):
+            for block, first, last in self._blocks.parts(queue_id, ranges[index], ranges[index + 1]):
+                if block is None:
+                    rest += (first, last)
+                else:
+                    self._blocks.settle(block, first, last)
+        delete_rows(self._writer, rest)
+        return len(rest) // 2 * PAGE_BYTES
 
     def _write_offsets(self, by_queue: dict[int, dict[str, int]]) -> int:
         """Write how far consumers have read streams.
@@ -488,17 +537,18 @@ class SqliteStore:
             (queue_id,),
         ).fetchone()
         queue = f"queue {read_name(row[1])!r} in vhost {read_name(row[0])!r}" if row else f"queue {queue_id}"
-        first, _ = id_range(queue_id)
+        row_id = id_range(queue_id)[0] | position
+        ((block, _, _),) = self._blocks.parts(queue_id, row_id, row_id)
         return CorruptMessageError(
             f"the message at position {position} of {queue} is damaged in {self._path}: restore a backup, or"
             " stop the broker and give the message up by"
-            f" DELETE FROM messages WHERE id = {first | position}",
+            f" DELETE FROM {MESSAGES if block is None else block.table} WHERE id = {row_id}",
             queue_id,
             position,
         )
 
     def _wake_if_needed(self, wal_bytes: int) -> None:
-        if not self._removed.ranges and self._checkpointer.pending_bytes < wal_bytes:
+        if not self._has_removed and self._checkpointer.pending_bytes < wal_bytes:
             return
         if self._housekeeper is None:
             self._housekeeper = Thread(target=self._keep_house, name="leveret-housekeeper", daemon=True)
@@ -515,15 +565,24 @@ class SqliteStore:
             except sqlite3.Error as error:
                 self._fail(error, "write to")
             self._wake.clear()
-            if self._removed.ranges or self._checkpointer.pending_bytes >= CHECKPOINT_BYTES:
+            if self._has_removed or self._checkpointer.pending_bytes >= CHECKPOINT_BYTES:
                 self._wake.set()
 
+    @property
+    def _has_removed(self) -> bool:
+        """Whether there are rows of messages that are gone, to be deleted."""
+        return bool(self._removed.ranges or self._blocks.gone)
+
     def _delete_removed(self) -> None:
-        while self._removed.ranges and not self._is_closed:
+        while self._has_removed and not self._is_closed:
             with self._writing:
                 if self._failure is not None:
                     return
-                rows = self._removed.delete_some()
-                self._checkpointer.committed(rows * PAGE_BYTES // 4)
+                if self._blocks.gone:
+                    self._blocks.empty_one()
+                    self._checkpointer.committed(BLOCK_PAGES * PAGE_BYTES)
+                else:
+                    rows = self._removed.delete_some()
+                    self._checkpointer.committed(rows * PAGE_BYTES // 4)
             if self._checkpointer.pending_bytes >= CHECKPOINT_BYTES:
                 self._checkpointer.run()
