@@ -27,7 +27,7 @@ ALLOWED = {
     "leveret.broker.access": {"leveret.protocol"},
     "leveret.broker.model": {"leveret.broker.model", *BELOW_MODEL},
     "leveret.broker.methods": {"leveret.broker.methods", "leveret.broker.model", *BELOW_MODEL},
-    "leveret.broker.server": {"leveret", "pamqp", "structlog", "trio"},
+    "leveret.broker.server": {"leveret", "pamqp", "trio"},
     "leveret.broker.bench": {"leveret.broker.bench", "leveret.protocol", "click", "pamqp"},
     "leveret.broker.ctl": {
         "leveret.broker.config",
@@ -37,7 +37,7 @@ ALLOWED = {
     },
     "leveret.broker.cli": {"leveret.broker", "click", "trio"},
     # config, logs, access, ...: beside the layers; the server and the command line build on them
-    "leveret.broker": {"leveret.broker", "leveret.protocol", "leveret.storage.store", "structlog"},
+    "leveret.broker": {"leveret.broker", "leveret.protocol", "leveret.storage.store"},
     "leveret.__main__": {"leveret.broker.cli"},
 }
 ABOVE = {

@@ -10,7 +10,6 @@ the path.
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
 import os
 import select
@@ -23,7 +22,6 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-import structlog
 from pamqp import commands
 
 from leveret.broker.version import is_compiled
@@ -65,7 +63,6 @@ KINDS: Final = (Kind("16 bytes, transient", 16, False), Kind("1 KiB, persistent,
 
 def main() -> None:
     """Print a table for each kind of message."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     print(f"{'compiled' if is_compiled() else 'interpreted'}, microseconds a message")
     for kind in KINDS:
         print(f"\n{kind.title}")

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pamqp import commands
 
+from leveret.broker import logs
 from leveret.broker.config import Settings
 from leveret.broker.server.committer import (
     SETTLING_WAITS_MS,
@@ -58,6 +59,19 @@ if TYPE_CHECKING:
 START_MS = 1_700_000_000_000
 TURNS_MAX = 10_000  # of a conversation that should have come to rest
 PERSISTENT = replace(delivery_mode=2)
+
+
+@contextmanager
+def logged_events() -> Iterator[list[dict[str, object]]]:
+    """Gather what is logged meanwhile, of all levels."""
+    before = logs.output.handle, logs.output.least
+    events: list[dict[str, object]] = []
+    logs.output.handle = lambda level, event: events.append({"level": level, **event})
+    logs.output.least = 0
+    try:
+        yield events
+    finally:
+        logs.output.handle, logs.output.least = before
 
 
 class Refused(Exception):

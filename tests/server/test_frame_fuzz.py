@@ -8,14 +8,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pamqp import commands
-from structlog.testing import capture_logs
 
 from leveret.protocol.properties import replace
 from leveret.protocol.tables import Field
 
 from ..peer import Method, Peer
 from .closes import answer, opened
-from .harness import Broker, Client
+from .harness import Broker, Client, logged_events
 
 CASES = 2_500
 QOS = Peer.send(1, commands.Basic.Qos)
@@ -185,12 +184,12 @@ def test_a_mutated_conversation_ends_properly_and_disturbs_nobody(
     broker = Broker()
     bystander = opened(broker)
     bystander.channel(2).declare("its own", exclusive=True)
-    with capture_logs() as logs:
+    with logged_events() as logs:
         client = broker.connect(opened=False)
         say(client, Peer.header() + b"".join(frames), cuts)
         broker.advance(35_000)
     check_last_words(client)
-    assert [entry for entry in logs if entry["log_level"] == "error"] == []
+    assert [entry for entry in logs if entry["level"] == "error"] == []
     client.vanish()
     assert answer(bystander, QOS) == ["Basic.QosOk"]
     assert bystander.channel(3).exists("its own")
@@ -202,10 +201,10 @@ def test_a_mutated_conversation_ends_properly_and_disturbs_nobody(
 def test_noise_is_no_conversation(noise: bytes, is_logged_in: bool) -> None:
     broker = Broker()
     bystander = opened(broker)
-    with capture_logs() as logs:
+    with logged_events() as logs:
         client = broker.connect(opened=is_logged_in)
         client.send(noise if is_logged_in else Peer.header() + noise)
         broker.advance(35_000)
     check_last_words(client)
-    assert [entry for entry in logs if entry["log_level"] == "error"] == []
+    assert [entry for entry in logs if entry["level"] == "error"] == []
     assert answer(bystander, QOS) == ["Basic.QosOk"]

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import pytest
 from pamqp import commands
-from structlog.testing import capture_logs
 
 from leveret.protocol.tables import Field, encode_table
 
 from ..peer import CLIENT_PROPERTIES, Method, Peer, ProtocolHeader
 from .closes import NOTHING, Close, answer, close_ok, is_gone
-from .harness import Broker, Client
+from .harness import Broker, Client, logged_events
 
 HEADER = Peer.header()
 REFUSED = (
@@ -104,7 +103,7 @@ def test_nothing_is_read_after_a_refused_header() -> None:
 
 def test_a_health_check_that_says_nothing_is_not_logged() -> None:
     client = stranger()
-    with capture_logs() as logs:
+    with logged_events() as logs:
         client.vanish()
     assert logs == []
 

@@ -17,12 +17,10 @@ import traceback
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, NamedTuple, TextIO
 
-import structlog
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, MutableMapping
+    from collections.abc import Callable, Mapping
 
-    from structlog.typing import EventDict, FilteringBoundLogger
+Event = dict[str, object]  # the name under "event", then under "level" its level, and what varies
 
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 SECRETS: Final = frozenset(("password", "response", "secret", "token"))  # keys whose values are never written
@@ -51,51 +49,75 @@ def configure(log_format: str, level: str, stream: TextIO | None = None, copy: C
     """
     out = sys.stdout if stream is None else stream
     if log_format == "json":
-        render: Callable[[EventDict], str] = render_json
+        render: Callable[[Event], str] = render_json
+        render_copy: Callable[[Event], str] = render_json
     else:
         render = ConsoleRenderer(colours=wants_colours(out), tracebacks=level == "debug")
+        render_copy = render_plain
+    line_logger = LineLogger(out)
+    shown_from = LEVELS[level]
+    copied_from = max(LEVELS.values()) + 1 if copy is None else LEVELS[copy.level]
 
-    def finish(_logger: object, method: str, event: EventDict) -> str:
-        event["level"] = "error" if method == "exception" else method
-        return render(event)
+    def handle(event_level: str, event: Event) -> None:
+        number = LEVELS[event_level]
+        if copy is not None and number >= copied_from:
+            copy.take(event_level, render_copy({**event, "level": event_level}))
+        if number >= shown_from:
+            line_logger.write(render({**event, "level": event_level}))
 
-    least = LEVELS[level]
-    process: Callable[[object, str, EventDict], str] = finish
-    if copy is not None:
-        process = _copying(finish, least, copy, render_json if log_format == "json" else render_plain)
-        least = min(least, LEVELS[copy.level])
-    structlog.configure(
-        processors=[process],
-        wrapper_class=structlog.make_filtering_bound_logger(least),
-        logger_factory=lambda *_args: LineLogger(out),
-        cache_logger_on_first_use=False,
-    )
+    output.handle = handle
+    output.least = min(shown_from, copied_from)
 
 
-def _copying(
-    finish: Callable[[object, str, EventDict], str],
-    shown_from: int,
-    copy: Copy,
-    render: Callable[[EventDict], str],
-) -> Callable[[object, str, EventDict], str]:
-    """Return a processor that hands out copies, and drops what is only copied."""
+class Output:
+    """Where events go: nowhere, until `configure` says where."""
 
-    def process(logger: object, method: str, event: EventDict) -> str:
-        level = "error" if method == "exception" else method
-        number = LEVELS.get(level, LEVELS["error"])
-        if number >= LEVELS[copy.level]:
-            copy.take(level, render({**event, "level": level}))
-        if number < shown_from:
-            raise structlog.DropEvent
-        return finish(logger, method, event)
+    __slots__ = ("handle", "least")
 
-    return process
+    def __init__(self) -> None:
+        self.least = 0  # levels below it are not handled
+        self.handle: Callable[[str, Event], None] = lambda _level, _event: None
 
 
-def get_logger(**values: object) -> FilteringBoundLogger:
-    """Return a logger that adds `values` to each of its events."""
-    logger: FilteringBoundLogger = structlog.get_logger(**values)
-    return logger
+output: Final = Output()
+
+
+class Logger:
+    """Takes events: a name that is constant text, and what varies as keywords."""
+
+    __slots__ = ()
+
+    def debug(self, event: str, **values: object) -> None:
+        """Tell what only helps to find a fault."""
+        self._log("debug", event, values)
+
+    def info(self, event: str, **values: object) -> None:
+        """Tell what is as it should be."""
+        self._log("info", event, values)
+
+    def warning(self, event: str, **values: object) -> None:
+        """Tell what somebody should look at."""
+        self._log("warning", event, values)
+
+    def error(self, event: str, **values: object) -> None:
+        """Tell what failed."""
+        self._log("error", event, values)
+
+    def exception(self, event: str, **values: object) -> None:
+        """Tell what failed, with the exception in `exc_info` or the one that is being handled."""
+        self._log("error", event, {"exc_info": True, **values})
+
+    def _log(self, level: str, event: str, values: Event) -> None:
+        if LEVELS[level] >= output.least:
+            output.handle(level, {"event": event, **values})
+
+
+_LOGGER: Final = Logger()
+
+
+def get_logger() -> Logger:
+    """Return what takes the events."""
+    return _LOGGER
 
 
 def wants_colours(stream: TextIO) -> bool:
@@ -121,8 +143,6 @@ class LineLogger:
         except (OSError, ValueError):  # no space; or the stream is closed
             return
 
-    debug = info = warning = error = critical = exception = write
-
 
 def _discard(stream: TextIO) -> None:
     """Let what is written from now on vanish: nobody reads, and Python would complain at its end."""
@@ -141,9 +161,9 @@ class ConsoleRenderer:
         self._colours = colours
         self._tracebacks = tracebacks
 
-    def __call__(self, event: EventDict) -> str:
+    def __call__(self, event: Event) -> str:
         """Return the line. With tracebacks, those of an exception follow it, indented."""
-        level = event.pop("level")
+        level = str(event.pop("level"))
         name = one_line(str(event.pop("event", "")))
         error = _error(event)
         pairs = [f"{key}={_console_value(value)}" for key, value in _without_secrets(event).items()]
@@ -161,7 +181,7 @@ class ConsoleRenderer:
         return line
 
 
-def render_plain(event: EventDict) -> str:
+def render_plain(event: Event) -> str:
     """Return `2026-11-22 09:17:20.702051+00:00 [info] stopped  key=value`, as RabbitMQ begins its lines."""
     level = event.pop("level")
     name = one_line(str(event.pop("event", "")))
@@ -172,7 +192,7 @@ def render_plain(event: EventDict) -> str:
     return "  ".join((f"{datetime.now(UTC)} [{level}] {name}", *((" ".join(pairs),) if pairs else ())))
 
 
-def render_json(event: EventDict) -> str:
+def render_json(event: Event) -> str:
     """Return the event as one JSON object; an exception is in the keys error and traceback."""
     line: dict[str, object] = {
         "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
@@ -203,7 +223,7 @@ def brief(error: BaseException) -> str:
     return f"{text} at {places}" if places else text
 
 
-def _error(event: MutableMapping[str, object]) -> BaseException | None:
+def _error(event: Event) -> BaseException | None:
     given = event.pop("exc_info", None)
     if isinstance(given, BaseException):
         return given
