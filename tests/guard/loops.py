@@ -182,6 +182,7 @@ class Server:
                 self.written += size
                 if outbox.sent(size):
                     next(each for each in self._sessions if each.outbox is outbox).output_drained()
+        node.hand_over()
 
     def turns(self, session: Session, data: bytes) -> None:
         """Do turns until the broker rests."""

@@ -66,6 +66,7 @@ class Line:
         broker.node.begin_turn()
         self.session.connection_lost()
         broker.node.end_turn()
+        broker.node.hand_over()
         broker.node.session_closed(self.session)
         broker.clients.remove(self)  # type: ignore[arg-type]
         self.peer.has_ended = True

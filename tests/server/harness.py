@@ -297,6 +297,7 @@ class Broker:
             client.session.receive(data)
         node.end_turn()
         self._flush()
+        node.hand_over()
 
     def run(self) -> None:
         """Do turns until nothing is left to do now."""
@@ -354,6 +355,7 @@ class Broker:
         if self.store.settling_waits_ms:
             self.store.is_patient = False
             self.node.end_turn()
+            self.node.hand_over()
             self.store.is_patient = True
 
     def hold_store(self) -> None:
@@ -481,6 +483,7 @@ class Client:
         self.broker.node.begin_turn()
         self.session.connection_lost()
         self.broker.node.end_turn()
+        self.broker.node.hand_over()
         self.broker.node.session_closed(self.session)
         self.broker.clients.remove(self)
         self.broker.run()

@@ -165,6 +165,7 @@ def is_recordable(batch: Batch) -> bool:
 def fits_record(batch: Batch, max_entries: int, max_bytes: int) -> bool:
     """Whether the record of a batch surely has no more entries and bytes than this.
 
+    What is settled counts by its bytes alone: an ack may settle hundreds of messages, and each is soon done.
     The more of it there is beyond, the less is looked at: a large batch costs nothing.
     """
     entries = len(batch.definitions) + len(batch.enqueued) + len(batch.settled)
@@ -178,7 +179,6 @@ def fits_record(batch: Batch, max_entries: int, max_bytes: int) -> bool:
         parts += 1
     left = max_bytes - _HEADER.size
     for settled in batch.settled.values():
-        entries += len(settled)
         parts += 1
         left -= len(settled) * _PAIR.size
     for returned in batch.returned.values():

@@ -3,7 +3,8 @@
 The task owns an epoll object with every AMQP socket in it and waits for that object with trio's
 `wait_readable`; so one wake-up of trio serves every socket that is ready, a connection costs no task, and an
 idle one costs nothing. Each turn reads once from each ready socket (at most the node's `read_max`), lets the
-node finish its turn, and writes once to each connection that has output.
+node finish its turn, writes once to each connection that has output, and has the node hand over to the store
+what is to become durable.
 
 When a turn was busy the task first waits on its own epoll for `LINGER_S` at most (patience.py), before it
 goes back to trio: a request and its answer then cost no trip through trio's scheduler. Everything urgent (the
@@ -135,6 +136,7 @@ class SocketLoop:
                 self._read(link)
         node.end_turn()
         self._flush()
+        node.hand_over()
         for session in node.take_changed_sessions():
             changed = self._link_of.get(session.outbox)
             if changed is not None:

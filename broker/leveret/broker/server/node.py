@@ -1,6 +1,6 @@
 """The broker without sockets: sessions, vhosts, time and the way of changes to the store. HOT.
 
-A turn of the event loop is `begin_turn`, any number of `Session.receive`, `end_turn`. Everything here is
+A turn of the event loop is `begin_turn`, any number of `Session.receive`, `end_turn`, `hand_over`. All is
 synchronous and takes time, randomness and the store's threads as arguments, so a whole broker runs in a test
 without any of them.
 """
@@ -152,7 +152,8 @@ class Node:
         self._store = store
         # Without a disk there is nowhere to put messages, and no use in moving them about.
         self._memory_limit: float = inf if settings.memory else settings.message_memory_bytes
-        self._in_flight: Batch | None = None  # handed to the store
+        self._in_flight: Batch | None = None  # handed to the store, or about to be
+        self._closed: Batch | None = None  # of these the second
         self._settling_since_ms: int = 0  # since when the open batch waits for others; 0 if it does not
         self._waiting: dict[Session, None] = {}  # sessions that go on when the store answers
         self._resumable: dict[Session, None] = {}  # sessions whose peer has read its replies
@@ -530,7 +531,7 @@ class Node:
             self.log.warning("copies, events or lines of the log dropped", count=dropped)
 
     def end_turn(self) -> None:
-        """Deliver, read back, confirm, and hand the open batch to the store if it is free."""
+        """Deliver, read back, confirm, and close the open batch if the store is free for it."""
         if self.failure is not None:
             return
         turn = self.turn
@@ -544,12 +545,21 @@ class Node:
             batch = turn.close_batch()
             self._settling_since_ms = 0
             if batch or self._paging:
-                self._in_flight = batch
-                self._store.write(batch, bool(self._paging))
+                self._in_flight = self._closed = batch
                 break
             self._batch_is_durable(batch)  # nothing of it is left to write
             self._resume_waiting()
         self._send_confirms()
+
+    def hand_over(self) -> None:
+        """Hand the batch that the turn closed to the store, once the turn's output is written.
+
+        To begin a write takes as long as to answer several clients: measured with one message at a time,
+        answering first took a sixth less CPU and a fifth off the time to the confirm.
+        """
+        if self._closed is not None:
+            batch, self._closed = self._closed, None
+            self._store.write(batch, bool(self._paging))
 
     def _has_reason_to_commit(self) -> bool:
         turn = self.turn

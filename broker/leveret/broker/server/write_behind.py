@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from leveret.storage.changes import Batch
     from leveret.storage.redo_log import RedoLog
 
-ROWS_BEHIND_MS: Final = 20  # how long a message that is durable may have no row yet
+ROWS_BEHIND_MS: Final = 50  # how long a message that is durable may have no row yet
 QUIET_MS: Final = 2  # the same while nothing else comes; clocks count whole milliseconds: 1 at least
 FEW: Final = 16  # batches
 ROW_MS: Final = 20  # a batch that comes later than this behind the one before begins a row
