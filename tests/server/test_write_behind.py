@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import shutil
@@ -14,7 +15,8 @@ from pamqp import commands
 from leveret.broker.server.committer import Applied, Committer, Failed, Written
 from leveret.broker.server.write_behind import FEW, QUIET_MS, RECORD_ENTRIES_MAX, ROW_MS, ROWS_BEHIND_MS
 from leveret.storage.changes import MAX_POSITION, Batch, QueueDeclared, QueueDelivered, StoredMessage
-from leveret.storage.redo_log import RECORD_BATCH_BYTES_MAX, RedoLog, log_path
+from leveret.storage.direct_io import DirectWriter
+from leveret.storage.redo_log import RECORD_BATCH_BYTES_MAX, log_path
 from leveret.storage.sqlite import SqliteStore
 from leveret.storage.store import StoreError
 
@@ -299,10 +301,10 @@ class TestCommitter:
     ) -> None:
         runner.write(runner.batch(b"confirmed"))
 
-        def fail(log: RedoLog) -> bool:
-            raise StoreError("cannot write: Input/output error")
+        def fail(writer: DirectWriter) -> bool:
+            raise OSError(errno.EIO, "Input/output error")
 
-        monkeypatch.setattr(RedoLog, "finish", fail)
+        monkeypatch.setattr(DirectWriter, "finish", fail)
         runner.committer.write(runner.batch(b"lost"), False)
         (failed,) = runner.until(Failed)
         assert isinstance(failed, Failed)
