@@ -113,6 +113,32 @@ class TestRowsBehind:
         publish(channel, b"x" * RECORD_BATCH_BYTES_MAX)
         assert rows(broker) == {1: RECORD_ENTRIES_MAX + 3}
 
+    def test_hundreds_of_acks_at_once_are_recorded(self, broker: Broker, channel: ChannelOfTest) -> None:
+        bodies = [b"%d" % number for number in range(2 * RECORD_ENTRIES_MAX)]
+        for body in bodies:
+            publish(channel, body)
+        taker = broker.channel()
+        taker.consume("q")
+        assert taker.bodies() == bodies
+        assert len(broker.disk.messages[1]) == len(bodies)
+        taker.ack(0, multiple=True)
+        broker.advance(5)
+        assert rows(broker) == {1: len(bodies)}  # it is durable, and the rows go later
+        broker.crash()
+        assert broker.channel().drain("q") == []
+
+    def test_a_batch_goes_to_the_disk_after_the_output_to_the_clients(
+        self, broker: Broker, channel: ChannelOfTest
+    ) -> None:
+        written = broker.store.batches_written
+        node, session = broker.node, channel.client.session
+        node.begin_turn()
+        session.receive(channel.client.peer.publish(1, "", "q", b"1", PERSISTENT))
+        node.end_turn()
+        assert broker.store.batches_written == written
+        node.hand_over()
+        assert broker.store.batches_written == written + 1
+
     def test_a_queue_that_is_gone_before_has_no_row_either(
         self, broker: Broker, channel: ChannelOfTest
     ) -> None:

@@ -27,7 +27,7 @@ ROWS_BEHIND_MS: Final = 50  # how long a message that is durable may have no row
 QUIET_MS: Final = 2  # the same while nothing else comes; clocks count whole milliseconds: 1 at least
 FEW: Final = 16  # batches
 ROW_MS: Final = 20  # a batch that comes later than this behind the one before begins a row
-RECORD_ENTRIES_MAX: Final = 64  # messages, acks and so on in a record
+RECORD_ENTRIES_MAX: Final = 64  # messages, definitions and so on in a record; acks count by their bytes alone
 
 
 def is_small(batch: Batch) -> bool:

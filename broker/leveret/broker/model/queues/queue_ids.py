@@ -64,17 +64,17 @@ class QueueIds:
         return self._next - 1
 
     def release(self, queue_id: int, batch: int) -> None:
-        """Give an id back once the batch that deletes its queue is durable (0: the store has none)."""
+        """Give an id back once the batch that deletes its queue is applied (0: the store has none)."""
         if batch:
             self._released.append((batch, queue_id))
         else:
             self._free[queue_id] = None
 
-    def reclaim(self, durable: int) -> None:
-        """Make ids free again whose batch is durable."""
+    def reclaim(self, applied: int) -> None:
+        """Make ids free again whose batch is applied: no message of another queue meets the old rows."""
         kept: list[tuple[int, int]] = []
         for batch, queue_id in self._released:
-            if batch <= durable:
+            if batch <= applied:
                 self._free[queue_id] = None
             else:
                 kept.append((batch, queue_id))
