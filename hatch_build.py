@@ -53,11 +53,13 @@ HOT_MODULES = [
     "protocol/leveret/protocol/outbox.py",
     "protocol/leveret/protocol/properties.py",
     "protocol/leveret/protocol/tables.py",
+    "storage/leveret/storage/batch.py",
     "storage/leveret/storage/changes.py",
     "storage/leveret/storage/reading.py",
     "storage/leveret/storage/records.py",
     "storage/leveret/storage/redo_log.py",
     "storage/leveret/storage/rows.py",
+    "storage/leveret/storage/stored.py",
 ]
 
 

@@ -22,9 +22,11 @@ from leveret.broker.server.write_behind import WriteBehind
 from leveret.protocol.methods import make
 from leveret.protocol.properties import NO_PROPERTIES, replace, to_json
 from leveret.protocol.tables import encode_table
-from leveret.storage.changes import Batch, QueueDeclared, Snapshot
+from leveret.storage.batch import Batch
+from leveret.storage.changes import QueueDeclared
 from leveret.storage.redo_log import NAME_BYTES, RedoLog
 from leveret.storage.sqlite import SqliteStore
+from leveret.storage.stored import Snapshot
 
 from ..peer import Peer
 from ..storage.engines import Content, fast_directory
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from pamqp.base import Frame
 
     from leveret.broker.server.session import Session
-    from leveret.storage.changes import StoredContent
+    from leveret.storage.batch import StoredContent
     from leveret.storage.store import Store
 
 NOW_MS = 1_700_000_000_000

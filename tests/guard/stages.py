@@ -27,7 +27,8 @@ from pamqp import commands
 from leveret.broker.version import is_compiled
 from leveret.protocol.connection import FrameReader
 from leveret.protocol.properties import NO_PROPERTIES
-from leveret.storage.changes import Batch, QueueDeclared
+from leveret.storage.batch import Batch
+from leveret.storage.changes import QueueDeclared
 from leveret.storage.direct_io import DirectIoError, DirectWriter
 from leveret.storage.records import encode_batch
 from leveret.storage.redo_log import NAME_BYTES, RedoLog

@@ -41,7 +41,8 @@ from leveret.broker.server.node import Node
 from leveret.broker.server.write_behind import Job, WriteBehind
 from leveret.protocol.methods import make
 from leveret.protocol.properties import NO_PROPERTIES, replace
-from leveret.storage.changes import Batch, QueuePurged
+from leveret.storage.batch import Batch
+from leveret.storage.changes import QueuePurged
 from leveret.storage.memory import MemoryDisk, MemoryStore
 from leveret.storage.redo_log import LOG_BYTES, NAME_BYTES, RedoLog, batches_in, merge
 from leveret.storage.store import StoreError

@@ -14,11 +14,13 @@ from pamqp import commands
 
 from leveret.broker.server.committer import Applied, Committer, Failed, Written
 from leveret.broker.server.write_behind import FEW, QUIET_MS, RECORD_ENTRIES_MAX, ROW_MS, ROWS_BEHIND_MS
-from leveret.storage.changes import MAX_POSITION, Batch, QueueDeclared, QueueDelivered, StoredMessage
+from leveret.storage.batch import Batch
+from leveret.storage.changes import MAX_POSITION, QueueDeclared, QueueDelivered
 from leveret.storage.direct_io import DirectWriter
 from leveret.storage.redo_log import RECORD_BATCH_BYTES_MAX, log_path
 from leveret.storage.sqlite import SqliteStore
 from leveret.storage.store import StoreError
+from leveret.storage.stored import StoredMessage
 
 from .harness import PERSISTENT, Broker, ChannelOfTest
 

@@ -10,9 +10,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Protocol
 
-from leveret.storage.changes import MAX_POSITION, Batch, QueueDeclared, Returned, Snapshot, StoredMessage
+from leveret.storage.batch import Batch, Returned
+from leveret.storage.changes import MAX_POSITION, QueueDeclared
 from leveret.storage.memory import MemoryDisk, MemoryStore
 from leveret.storage.sqlite import SqliteStore
+from leveret.storage.stored import Snapshot, StoredMessage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,11 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from leveret.storage.batch import FORGOTTEN, NEVER, Batch, Returned
 from leveret.storage.changes import (
-    FORGOTTEN,
     MAX_POSITION,
-    NEVER,
-    Batch,
     Bound,
     Definition,
     ExchangeQueueDeclared,
@@ -20,13 +18,12 @@ from leveret.storage.changes import (
     QueueDeleted,
     QueueDelivered,
     QueuePurged,
-    Returned,
     SegmentClosed,
     SegmentRemoved,
-    Snapshot,
     Unbound,
 )
 from leveret.storage.records import decode_batch, encode_batch, is_recordable
+from leveret.storage.stored import Snapshot
 
 from .engines import Content, Engine, MemoryEngine, SqliteEngine, declared, everything, fast_directory
 from .test_random_histories import KINDS, QUEUE_IDS, History, PlainBroker, numbers

@@ -12,7 +12,6 @@ from leveret.storage.changes import (
     ParameterSet,
     PermissionCleared,
     PermissionSet,
-    Snapshot,
     TopicPermissionCleared,
     TopicPermissionSet,
     UserDeleted,
@@ -20,6 +19,7 @@ from leveret.storage.changes import (
     VHostAdded,
     VHostDeleted,
 )
+from leveret.storage.stored import Snapshot
 
 from .engines import Engine, bodies, declared, define, enqueue
 

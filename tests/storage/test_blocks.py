@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from leveret.storage import blocks
+from leveret.storage.batch import Batch, Returned
 from leveret.storage.blocks import Block
-from leveret.storage.changes import Batch, QueueDeleted, Returned
+from leveret.storage.changes import QueueDeleted
 from leveret.storage.sqlite import SqliteStore
 from leveret.storage.store import CorruptMessageError
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from leveret.storage.changes import Batch, Bound, ExchangeDeclared
+from leveret.storage.batch import Batch
+from leveret.storage.changes import Bound, ExchangeDeclared
 from leveret.storage.connections import set_up_writer
 from leveret.storage.schema import APPLICATION_ID, SCHEMA_VERSION
 from leveret.storage.sqlite import SqliteStore

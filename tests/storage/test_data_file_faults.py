@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from leveret.storage.changes import Batch
+from leveret.storage.batch import Batch
 from leveret.storage.checkpoint import IDLE_CHECKPOINT_BYTES
 from leveret.storage.connections import open_connection
 from leveret.storage.sqlite import SqliteStore
@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 WRITE_FOR_EVER = """
 import sys
 from pathlib import Path
-from leveret.storage.changes import Batch, QueueDeclared
+from leveret.storage.batch import Batch
+from leveret.storage.changes import QueueDeclared
 from leveret.storage.sqlite import SqliteStore
 from tests.storage.engines import Content
 store = SqliteStore(Path(sys.argv[1]), describe=str)

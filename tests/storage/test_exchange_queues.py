@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-from leveret.storage.changes import (
-    MAX_POSITION,
-    NEVER,
-    Batch,
-    ExchangeQueueDeclared,
-    StoredExchangeQueue,
-    StoredKey,
-    StoredMessage,
-    VHostDeleted,
-)
+from leveret.storage.batch import NEVER, Batch
+from leveret.storage.changes import MAX_POSITION, ExchangeQueueDeclared, VHostDeleted
+from leveret.storage.stored import StoredExchangeQueue, StoredKey, StoredMessage
 
 from .engines import NO_LIMIT, Content, Engine, declared, define, everything
 

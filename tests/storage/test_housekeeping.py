@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from leveret.storage import checkpoint, removal, sqlite
-from leveret.storage.changes import Batch, QueueDeleted
+from leveret.storage.batch import Batch
+from leveret.storage.changes import QueueDeleted
 from leveret.storage.checkpoint import IDLE_CHECKPOINT_BYTES, Checkpointer
 from leveret.storage.sqlite import SqliteStore
 from leveret.storage.turns import TurnLock

@@ -6,15 +6,9 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from leveret.storage.changes import (
-    MAX_POSITION,
-    Batch,
-    PriorityLevelDeclared,
-    QueueDelivered,
-    Returned,
-    StoredPriorityLevel,
-    VHostDeleted,
-)
+from leveret.storage.batch import Batch, Returned
+from leveret.storage.changes import MAX_POSITION, PriorityLevelDeclared, QueueDelivered, VHostDeleted
+from leveret.storage.stored import StoredPriorityLevel
 
 from .engines import Content, Engine, SqliteEngine, declared, define, everything
 

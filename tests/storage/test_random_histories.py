@@ -8,16 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from leveret.storage.changes import (
-    Batch,
-    PriorityLevelDeclared,
-    QueueDelivered,
-    Returned,
-    Snapshot,
-    StoredMessage,
-    StoredPriorityLevel,
-    StoredQueue,
-)
+from leveret.storage.batch import Batch, Returned
+from leveret.storage.changes import PriorityLevelDeclared, QueueDelivered
+from leveret.storage.stored import Snapshot, StoredMessage, StoredPriorityLevel, StoredQueue
 
 from .engines import (
     Content,

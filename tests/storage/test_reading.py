@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from leveret.storage.changes import Batch, Returned, StoredMessage
+from leveret.storage.batch import Batch, Returned
 from leveret.storage.store import CorruptMessageError
+from leveret.storage.stored import StoredMessage
 
 from .engines import NO_LIMIT, Content, Engine, SqliteEngine, declared, define, everything
 

@@ -10,18 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from leveret.storage.batch import FORGOTTEN, NEVER, Batch, Returned, StoredContent
 from leveret.storage.changes import (
-    FORGOTTEN,
     MAX_POSITION,
     MAX_QUEUE_ID,
-    NEVER,
-    Batch,
     Definition,
     QueueDeclared,
     QueueDeleted,
-    Returned,
-    StoredContent,
-    StoredMessage,
     VHostDeleted,
 )
 from leveret.storage.records import (
@@ -32,6 +27,7 @@ from leveret.storage.records import (
     fits_record,
     is_recordable,
 )
+from leveret.storage.stored import StoredMessage
 
 from .engines import Content
 

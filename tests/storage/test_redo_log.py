@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leveret.storage.changes import Batch
+from leveret.storage.batch import Batch
 from leveret.storage.direct_io import BLOCK_BYTES, DirectWriter
 from leveret.storage.records import encode_batch
 from leveret.storage.redo_log import (

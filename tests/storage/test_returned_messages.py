@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from leveret.storage.changes import Batch, Returned, VHostDeleted
+from leveret.storage.batch import Batch, Returned
+from leveret.storage.changes import VHostDeleted
 
 from .engines import Content, Engine, declared, define, everything
 

@@ -9,26 +9,27 @@ from pathlib import Path
 import pytest
 
 from leveret.storage import schema
+from leveret.storage.batch import Batch, Returned
 from leveret.storage.changes import (
-    Batch,
     Bound,
     ExchangeDeclared,
     ParameterSet,
     PermissionSet,
-    Returned,
     SegmentClosed,
-    StoredExchangeQueue,
-    StoredKey,
-    StoredMessage,
-    StoredOffset,
-    StoredPriorityLevel,
-    StoredQueue,
     TopicPermissionSet,
     UserSet,
     VHostAdded,
 )
 from leveret.storage.schema import SCHEMA_VERSION
 from leveret.storage.store import StaleEpochError, StoreError
+from leveret.storage.stored import (
+    StoredExchangeQueue,
+    StoredKey,
+    StoredMessage,
+    StoredOffset,
+    StoredPriorityLevel,
+    StoredQueue,
+)
 
 from .engines import declared, define, everything, open_store, with_returned
 

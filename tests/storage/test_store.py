@@ -6,20 +6,19 @@ import threading
 
 import pytest
 
+from leveret.storage.batch import Batch
 from leveret.storage.changes import (
     MAX_POSITION,
     MAX_QUEUE_ID,
-    Batch,
     Bound,
     ExchangeDeclared,
     ExchangeDeleted,
     QueueDeleted,
     QueueDelivered,
-    StoredMessage,
-    StoredQueue,
     Unbound,
 )
 from leveret.storage.store import StaleEpochError, StoreError
+from leveret.storage.stored import StoredMessage, StoredQueue
 
 from .engines import (
     NO_LIMIT,

@@ -5,16 +5,9 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 
-from leveret.storage.changes import (
-    FORGOTTEN,
-    Batch,
-    QueueDeleted,
-    SegmentClosed,
-    SegmentRemoved,
-    StoredMessage,
-    StoredQueue,
-    VHostDeleted,
-)
+from leveret.storage.batch import FORGOTTEN, Batch
+from leveret.storage.changes import QueueDeleted, SegmentClosed, SegmentRemoved, VHostDeleted
+from leveret.storage.stored import StoredMessage, StoredQueue
 
 from .engines import Content, Engine, SqliteEngine, declared, define, everything
 

@@ -19,11 +19,11 @@ from leveret.storage.changes import (
     QueuePurged,
     SegmentClosed,
     SegmentRemoved,
-    StoredOffset,
     Unbound,
 )
 from leveret.storage.reading import read_name
 from leveret.storage.rows import readable, stored_name
+from leveret.storage.stored import StoredOffset
 
 if TYPE_CHECKING:
     import sqlite3

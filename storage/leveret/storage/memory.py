@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from threading import Lock
 from typing import assert_never
 
+from leveret.storage.batch import FORGOTTEN, Batch, Returned, StoredContent
 from leveret.storage.changes import (
-    FORGOTTEN,
     AccessDefinition,
-    Batch,
     Bound,
     Definition,
     ExchangeDeclared,
@@ -25,17 +24,8 @@ from leveret.storage.changes import (
     QueueDeleted,
     QueueDelivered,
     QueuePurged,
-    Returned,
     SegmentClosed,
     SegmentRemoved,
-    Snapshot,
-    StoredContent,
-    StoredExchangeQueue,
-    StoredKey,
-    StoredMessage,
-    StoredOffset,
-    StoredPriorityLevel,
-    StoredQueue,
     TopicPermissionCleared,
     TopicPermissionSet,
     Unbound,
@@ -45,6 +35,15 @@ from leveret.storage.changes import (
     VHostDeleted,
 )
 from leveret.storage.store import StaleEpochError, StoreError
+from leveret.storage.stored import (
+    Snapshot,
+    StoredExchangeQueue,
+    StoredKey,
+    StoredMessage,
+    StoredOffset,
+    StoredPriorityLevel,
+    StoredQueue,
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,9 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final
 from zlib import crc32
 
-from leveret.storage.changes import MAX_POSITION, StoredMessage
+from leveret.storage.changes import MAX_POSITION
 from leveret.storage.schema import DELAYED, NOT_REMOVED, PERSISTENT, POSITION_BITS, block_table, not_settled
+from leveret.storage.stored import StoredMessage
 
 if TYPE_CHECKING:
     import sqlite3

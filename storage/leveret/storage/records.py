@@ -26,10 +26,10 @@ from dataclasses import fields
 from struct import Struct
 from typing import TYPE_CHECKING, Final, cast
 
+from leveret.storage.batch import Batch, Returned
 from leveret.storage.changes import (
     MAX_POSITION,
     MAX_QUEUE_ID,
-    Batch,
     Bound,
     ExchangeDeclared,
     ExchangeDeleted,
@@ -43,10 +43,8 @@ from leveret.storage.changes import (
     QueueDeleted,
     QueueDelivered,
     QueuePurged,
-    Returned,
     SegmentClosed,
     SegmentRemoved,
-    StoredMessage,
     TopicPermissionCleared,
     TopicPermissionSet,
     Unbound,
@@ -55,11 +53,13 @@ from leveret.storage.changes import (
     VHostAdded,
     VHostDeleted,
 )
+from leveret.storage.stored import StoredMessage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from leveret.storage.changes import Definition, StoredContent
+    from leveret.storage.batch import StoredContent
+    from leveret.storage.changes import Definition
 
 FORMAT_VERSION: Final = 1
 

@@ -9,20 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from leveret.storage import access
-from leveret.storage.changes import (
-    MAX_POSITION,
-    MAX_QUEUE_ID,
-    Snapshot,
-    StoredExchangeQueue,
-    StoredKey,
-    StoredPriorityLevel,
-    StoredQueue,
-)
+from leveret.storage.changes import MAX_POSITION, MAX_QUEUE_ID
 from leveret.storage.definitions import read_bindings, read_exchanges, read_offsets, read_segments
 from leveret.storage.reading import read_name
 from leveret.storage.removal import REMOVE_AT_ONCE
 from leveret.storage.rows import id_range
 from leveret.storage.schema import OWNERS, POSITION_BITS, STORED
+from leveret.storage.stored import Snapshot, StoredExchangeQueue, StoredKey, StoredPriorityLevel, StoredQueue
 
 if TYPE_CHECKING:
     import sqlite3

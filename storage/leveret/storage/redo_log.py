@@ -35,7 +35,7 @@ from leveret.storage.store import StoreError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from leveret.storage.changes import Batch
+    from leveret.storage.batch import Batch
 
 LOG_BYTES: Final = 4 * 1024 * 1024
 RECORD_BYTES_MAX: Final = 64 * 1024

@@ -9,7 +9,8 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
-from leveret.storage.changes import MAX_POSITION, Returned, StoredMessage
+from leveret.storage.batch import Returned
+from leveret.storage.changes import MAX_POSITION
 from leveret.storage.rows import delete_rows, id_range
 from leveret.storage.schema import MESSAGES, OWNERS, POSITION_BITS
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import sqlite3
 
     from leveret.storage.blocks import Blocks
+    from leveret.storage.stored import StoredMessage
 
 TABLE: Final = "returned_messages"
 # A message that was settled in the same batch is not there any more.

@@ -15,13 +15,15 @@ from functools import cache
 from typing import TYPE_CHECKING, Final, TypeVar
 from zlib import crc32
 
-from leveret.storage.changes import MAX_POSITION, StoredContent
+from leveret.storage.changes import MAX_POSITION
 from leveret.storage.reading import checksum_seed
 from leveret.storage.schema import MESSAGES, PERSISTENT, POSITION_BITS
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from leveret.storage.batch import StoredContent
 
 STATEMENT_ROWS: Final = 512
 STATEMENT_BYTES: Final = (

@@ -21,17 +21,9 @@ from contextlib import closing, contextmanager
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Final
 
+from leveret.storage.batch import FORGOTTEN, Batch, StoredContent
 from leveret.storage.blocks import Blocks
-from leveret.storage.changes import (
-    FORGOTTEN,
-    Batch,
-    QueueDeleted,
-    QueuePurged,
-    Snapshot,
-    StoredContent,
-    StoredMessage,
-    VHostDeleted,
-)
+from leveret.storage.changes import QueueDeleted, QueuePurged, VHostDeleted
 from leveret.storage.checkpoint import (
     CHECKPOINT_BYTES,
     IDLE_CHECKPOINT_BYTES,
@@ -83,6 +75,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from leveret.storage.connections import Connect
+    from leveret.storage.stored import Snapshot, StoredMessage
 
 BLOCK_PAGES: Final = 16  # about: that change when a block is emptied
 ROW_BYTES: Final = 200  # of a row beside its body, to estimate what a batch adds to the log

@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from leveret.storage.changes import Batch, Snapshot, StoredMessage
+    from leveret.storage.batch import Batch
     from leveret.storage.redo_log import RedoLog
+    from leveret.storage.stored import Snapshot, StoredMessage
 
 
 class StoreError(Exception):

@@ -23,10 +23,11 @@ from leveret.protocol.tables import (
     integer,
     longstr,
 )
-from leveret.storage.changes import NEVER, StoredKey
+from leveret.storage.batch import NEVER
 
 if TYPE_CHECKING:
     from leveret.broker.model.turn import Turn
+    from leveret.storage.stored import StoredKey
 
 DEDUPLICATION: Final = "x-message-deduplication"  # a type of exchange, and an argument
 KEY_HEADER: Final = "x-deduplication-header"  # with the key; as an argument it names another header

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from leveret.broker.model.events import INTERNAL, Events
 from leveret.broker.model.queues.consumer_timeout import Watches
-from leveret.storage.changes import Batch, Definition
+from leveret.storage.batch import Batch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from leveret.broker.model.own_messages import OwnMessage
     from leveret.broker.model.queues.queue import Queue
     from leveret.protocol.content import Message
+    from leveret.storage.changes import Definition
 
 OWN_MESSAGES_MAX: Final = 100_000  # that wait to be routed; more are dropped
 

@@ -42,8 +42,6 @@ from leveret.storage.changes import (
     ParameterCleared,
     ParameterSet,
     QueueDeclared,
-    StoredExchangeQueue,
-    StoredQueue,
     Unbound,
 )
 
@@ -58,6 +56,7 @@ if TYPE_CHECKING:
     from leveret.broker.model.rules.grants import Grants
     from leveret.broker.model.turn import Turn
     from leveret.protocol.content import Message
+    from leveret.storage.stored import StoredExchangeQueue, StoredQueue
 
 RESERVED: Final = "amq."
 PREDECLARED: Final = (

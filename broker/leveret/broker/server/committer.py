@@ -21,7 +21,8 @@ from leveret.storage.store import Store, StoreError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from leveret.storage.changes import Batch, StoredMessage
+    from leveret.storage.batch import Batch
+    from leveret.storage.stored import StoredMessage
 
 
 @dataclass(frozen=True, slots=True)

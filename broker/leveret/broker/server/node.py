@@ -36,15 +36,7 @@ from leveret.protocol.handshake import State, Tuning, server_properties, start_m
 from leveret.protocol.methods import encode_method
 from leveret.protocol.outbox import Outbox
 from leveret.protocol.sasl import MECHANISMS
-from leveret.storage.changes import (
-    Batch,
-    ParameterCleared,
-    ParameterSet,
-    QueueDelivered,
-    Snapshot,
-    VHostAdded,
-    VHostDeleted,
-)
+from leveret.storage.changes import ParameterCleared, ParameterSet, QueueDelivered, VHostAdded, VHostDeleted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,7 +44,9 @@ if TYPE_CHECKING:
     from leveret.broker.config import Settings
     from leveret.broker.model.channel import Channel
     from leveret.broker.model.queues.queue import Queue
+    from leveret.storage.batch import Batch
     from leveret.storage.store import StoreError
+    from leveret.storage.stored import Snapshot
 
 READ_MAX: Final = (
     256 * 1024

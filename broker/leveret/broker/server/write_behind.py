@@ -20,7 +20,7 @@ from leveret.storage.records import encode_batch, fits_record, is_recordable
 from leveret.storage.redo_log import RECORD_BATCH_BYTES_MAX
 
 if TYPE_CHECKING:
-    from leveret.storage.changes import Batch
+    from leveret.storage.batch import Batch
     from leveret.storage.redo_log import RedoLog
 
 ROWS_BEHIND_MS: Final = 50  # how long a message that is durable may have no row yet

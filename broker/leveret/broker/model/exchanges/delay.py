@@ -32,7 +32,8 @@ from leveret.protocol.tables import INTEGER_TAGS, STRING_TAGS, Array, Field, Tab
 
 if TYPE_CHECKING:
     from leveret.broker.model.turn import Turn
-    from leveret.storage.changes import StoredContent, StoredMessage
+    from leveret.storage.batch import StoredContent
+    from leveret.storage.stored import StoredMessage
 
 DELAYED_MESSAGE: Final = "x-delayed-message"
 DELAYED_TYPE: Final = "x-delayed-type"

@@ -39,13 +39,15 @@ from leveret.protocol.content import (
     encode_content,
     make_envelope,
 )
-from leveret.storage.changes import MAX_POSITION, QueueDelivered, Returned
+from leveret.storage.batch import Returned
+from leveret.storage.changes import MAX_POSITION, QueueDelivered
 
 if TYPE_CHECKING:
     from leveret.broker.model.consumer import Consumer
     from leveret.broker.model.queues.queue import Queue
     from leveret.broker.model.turn import Turn
-    from leveret.storage.changes import StoredContent, StoredMessage
+    from leveret.storage.batch import StoredContent
+    from leveret.storage.stored import StoredMessage
 
 WINDOW_MESSAGES: Final = 2000  # of a long queue kept in memory ahead of its consumers
 WINDOW_BYTES: Final = 4 * 1024 * 1024

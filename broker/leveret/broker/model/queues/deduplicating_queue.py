@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from leveret.broker.model.deduplication import Window, key_of
 from leveret.broker.model.queues.queue import Queue
 from leveret.broker.model.queues.returned import FAILED
-from leveret.storage.changes import NEVER
+from leveret.storage.batch import NEVER
 
 if TYPE_CHECKING:
     from leveret.broker.model.arguments import QueueArguments

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from leveret.broker.model.queues.queue_ids import QueueIds
     from leveret.broker.model.turn import Load, Turn
     from leveret.protocol.content import Message
-    from leveret.storage.changes import StoredMessage, StoredPriorityLevel
+    from leveret.storage.stored import StoredMessage, StoredPriorityLevel
 
 
 class LevelEntry(Entry):

@@ -18,7 +18,7 @@ from leveret.broker.model.queues.returned import FAILED, Waiting, count_returns,
 from leveret.broker.model.turn import DeadLetter
 from leveret.protocol.errors import AccessRefused
 from leveret.protocol.frames import encode_deliveries
-from leveret.storage.changes import MAX_POSITION, QueueDelivered, StoredMessage
+from leveret.storage.changes import MAX_POSITION, QueueDelivered
 
 if TYPE_CHECKING:
     from leveret.broker.model.arguments import QueueArguments
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from leveret.broker.model.tracing import Tracer
     from leveret.broker.model.turn import Load, Turn
     from leveret.protocol.content import Message
+    from leveret.storage.stored import StoredMessage
 
 DELIVER_MAX: Final = 1000  # messages handed to one consumer in a step
 DELIVER_BYTES: Final = 256 * 1024  # about; so that a step does not fill a socket buffer many times over

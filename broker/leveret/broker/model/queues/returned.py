@@ -20,7 +20,7 @@ from leveret.broker.model.queues.dead_letter import DELIVERY_LIMIT
 from leveret.protocol.content import Envelope, Message
 from leveret.protocol.properties import Properties, replace
 from leveret.protocol.tables import Field, integer, longstr
-from leveret.storage.changes import Returned
+from leveret.storage.batch import Returned
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -32,12 +32,14 @@ from leveret.protocol.content import Message, encode_content, make_envelope
 from leveret.protocol.errors import MethodNotImplemented, PreconditionFailed
 from leveret.protocol.frames import encode_deliveries
 from leveret.protocol.properties import NO_PROPERTIES
-from leveret.storage.changes import FORGOTTEN, SegmentClosed, SegmentRemoved, StoredContent, StoredMessage
+from leveret.storage.batch import FORGOTTEN, StoredContent
+from leveret.storage.changes import SegmentClosed, SegmentRemoved
 
 if TYPE_CHECKING:
     from leveret.broker.model.arguments import QueueArguments
     from leveret.broker.model.consumer import Consumer
     from leveret.broker.model.turn import Load, Turn
+    from leveret.storage.stored import StoredMessage
 
 OFFSETS_MAX: Final = (
     10_000  # consumers whose offset is remembered; the one that was heard of longest ago goes

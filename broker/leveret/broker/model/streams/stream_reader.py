@@ -17,7 +17,7 @@ from leveret.protocol.tables import encode_table
 if TYPE_CHECKING:
     from leveret.broker.model.consumer import Consumer
     from leveret.broker.model.streams.stream_arguments import ReaderArguments
-    from leveret.storage.changes import StoredMessage
+    from leveret.storage.stored import StoredMessage
 
 READ_MESSAGES: Final = 1000  # read ahead for a consumer
 READ_BYTES: Final = 256 * 1024
