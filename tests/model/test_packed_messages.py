@@ -173,6 +173,13 @@ class ReadyMachine(RuleBasedStateMachine):
         assert self.ready.drop(count) == expected
         self.turn.memory_bytes -= expected + count * MESSAGE_OVERHEAD
 
+    @rule(count=st.sampled_from([0, 1, 1000, PACK_FROM, 20_000]))
+    def the_last_are_dropped(self, count: int) -> None:
+        count = min(count, len(self.plain))
+        expected = sum(self.plain.pop().body_bytes for _ in range(count))
+        assert self.ready.drop_last(count) == expected
+        self.turn.memory_bytes -= expected + count * MESSAGE_OVERHEAD
+
     @rule(
         index=st.sampled_from([0, 1, PACK_FROM, 15_000]),
         durable=st.booleans(),

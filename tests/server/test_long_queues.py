@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 from pamqp import commands
 
-from leveret.broker.model.queues.backlog import SPILL_BYTES, WINDOW_MESSAGES
+from leveret.broker.model.queues.backlog import SPILL_BYTES, WINDOW_BYTES, WINDOW_MESSAGES
 from leveret.protocol.properties import NO_PROPERTIES, replace
 
 from .harness import PERSISTENT, Broker, ChannelOfTest, delivery_tag, is_redelivered
@@ -78,6 +78,52 @@ def test_memory_is_kept_under_its_limit() -> None:
     channel.qos(1000)
     channel.consume("q")
     assert broker.node.turn.memory_bytes < 8_000_000
+
+
+def test_what_consumers_get_next_stays_in_memory() -> None:
+    broker = Broker(message_memory_bytes=8_000_000)
+    channel = broker.channel()
+    channel.declare("q", durable=True)
+    for _ in range(200):
+        channel.publish_all("q", *[b"x" * 1000] * 100, properties=PERSISTENT)
+    assert 10_000 < paged(broker) < 20_000
+    channel.qos(1)
+    channel.consume("q")
+    other = broker.channel()
+    broker.hold_store()
+    other.consume("q", no_ack=True)
+    assert len(other.bodies()) > 4000  # nothing can be read now
+    broker.release_store()
+    assert other.ready("q") == 0
+
+
+def test_a_queue_gives_up_memory_for_others_that_need_it() -> None:
+    broker = Broker(message_memory_bytes=8_000_000)
+    channel = broker.channel()
+    for name in ("q", "p"):
+        channel.declare(name, durable=True)
+        for _ in range(200):
+            channel.publish_all(name, *[b"x" * 1000] * 100, properties=PERSISTENT)
+    for _ in range(50):
+        for name in ("q", "p"):
+            channel.publish(name, b"x" * 1000, properties=PERSISTENT)
+    assert broker.node.turn.memory_bytes < 8_200_000
+    shares = [20_050 - broker.node.vhosts["/"].queues[name].backlog.paged_count for name in ("q", "p")]
+    assert min(shares) > 1000
+
+
+def test_large_messages_come_back_a_few_at_a_time() -> None:
+    broker = Broker(message_memory_bytes=MEMORY)
+    channel = broker.channel()
+    channel.declare("q", durable=True)
+    for _ in range(20):
+        channel.publish("q", bytes(WINDOW_BYTES // 4), properties=PERSISTENT)
+    broker.restart()
+    channel = broker.channel()
+    channel.qos(1)
+    channel.consume("q")
+    assert len(channel.delivered()) == 1
+    assert broker.node.turn.memory_bytes < 2 * WINDOW_BYTES
 
 
 def test_transient_messages_are_spilled_a_part_at_a_time() -> None:

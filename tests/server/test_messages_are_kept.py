@@ -60,12 +60,29 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(count=st.sampled_from([1, 2, 7, 300, 2500, 9000]), persistent=st.booleans())
     def publish(self, count: int, persistent: bool) -> None:
-        bodies = [b"%d" % number for number in range(self.published, self.published + count)]
-        self.published += count
-        for body in bodies:
-            self.order[body] = len(self.order)
-            self.ready.append(Kept(body, persistent))
-        self.publisher.publish_all("q", *bodies, properties=PERSISTENT if persistent else NO_PROPERTIES)
+        self._publish(count, persistent)
+        assert self.publisher.confirms()
+        self._take_deliveries()
+
+    @rule(
+        counts=st.lists(st.sampled_from([1, 300, 2500, 9000]), min_size=1, max_size=3),
+        persistent=st.booleans(),
+        done=st.integers(0, 3),
+    )
+    def publish_while_the_store_is_slow(self, counts: list[int], persistent: bool, done: int) -> None:
+        self.broker.hold_store()
+        for count in counts:
+            self._publish(count, persistent)
+            for _ in range(done):
+                self.broker.release_one()
+            self._take_what_came()
+            if self.consumes and self.consumer_tags:
+                tag = max(self.consumer_tags)
+                self.unacked = {each: kept for each, kept in self.unacked.items() if each > tag}
+                self.consumer_tags.clear()
+                self.taker.ack(tag, multiple=True)
+        self._take_what_came()
+        self.broker.release_store()
         assert self.publisher.confirms()
         self._take_deliveries()
 
@@ -166,6 +183,14 @@ class QueueMachine(RuleBasedStateMachine):
 
     # -- the model
 
+    def _publish(self, count: int, persistent: bool) -> None:
+        bodies = [b"%d" % number for number in range(self.published, self.published + count)]
+        self.published += count
+        for body in bodies:
+            self.order[body] = len(self.order)
+            self.ready.append(Kept(body, persistent))
+        self.publisher.publish_all("q", *bodies, properties=PERSISTENT if persistent else NO_PROPERTIES)
+
     def _requeue(self, messages: list[Kept]) -> None:
         for message in messages:
             message.must_be_marked = True
@@ -183,6 +208,15 @@ class QueueMachine(RuleBasedStateMachine):
 
     def _take_deliveries(self) -> None:
         """Check what the consumer got: in order, as much as it has room for."""
+        self._take_what_came()
+        if self.consumes:
+            if self.prefetch:
+                assert len(self.consumer_tags) <= self.prefetch
+                assert not self.ready or len(self.consumer_tags) == self.prefetch
+            else:
+                assert not self.ready
+
+    def _take_what_came(self) -> None:
         for delivery in self.taker.delivered():
             assert self.consumes
             assert self.ready, delivery
@@ -191,12 +225,6 @@ class QueueMachine(RuleBasedStateMachine):
             self._check_mark(expected, is_redelivered(delivery))
             self.unacked[delivery_tag(delivery)] = expected
             self.consumer_tags.add(delivery_tag(delivery))
-        if self.consumes:
-            if self.prefetch:
-                assert len(self.consumer_tags) <= self.prefetch
-                assert not self.ready or len(self.consumer_tags) == self.prefetch
-            else:
-                assert not self.ready
 
     @invariant()
     def counts_are_right(self) -> None:

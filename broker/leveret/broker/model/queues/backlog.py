@@ -2,21 +2,24 @@
 
 Theory of operation
 -------------------
-Positions number a queue's messages and only grow. A message that waits is in one of three places, in this
+Positions number a queue's messages and only grow. A message that waits is in one of four places, in this
 order:
 
 * `entries`: messages with a state of their own, an `Entry` each: requeued, read back from the store, or with
   a deadline;
-* the paged-out range: messages that are only in the store; known are its ends, its count and its bytes;
 * `ready`: messages nobody has touched, at consecutive positions. A plain queue with quick consumers uses only
   this: a run of publishes is one `extend`, and no object is made per message and queue. Where there are very
-  many of them they are packed (packed.py).
+  many of them they are packed (packed.py);
+* the paged-out range: messages that are only in the store; known are its ends, its count and its bytes;
+* `behind`: what arrived behind those, as in `ready`. When nothing is left in front of it, it is `ready`.
 
 Messages leave from the left. A requeued entry goes back to its position, which is always left of the rest, so
-RabbitMQ's order is kept exactly. When `entries` runs low and something is paged out, the next window is asked
-for. In a queue with a message TTL, or once a message with an expiration arrived (`is_timed`), the first
-messages are made entries, and deadlines of the rest wait in `_ready_deadlines`; so deadlines work in the
-window, wherever in it.
+RabbitMQ's order is kept exactly. When memory is short the paged-out range grows (`relieve`): by what is
+`behind`, so that what consumers get next stays in memory; or, if that is little, by the end of `ready`, which
+is how the range begins. When `entries` and `ready` run low, the next of the range are asked for. In a queue
+with a message TTL, or once a message with an expiration arrived (`is_timed`), the first messages are made
+entries, and deadlines of the rest wait in `_ready_deadlines`; so deadlines work in the window, wherever in
+it.
 
 An entry is in the queue (`queued`), or out with a consumer or a getter (unacked), or gone. A queued entry
 that expires in the middle of `entries` stays there as a tombstone (`queued` False) until it is reached.
@@ -52,6 +55,9 @@ if TYPE_CHECKING:
 WINDOW_MESSAGES: Final = 2000  # of a long queue kept in memory ahead of its consumers
 WINDOW_BYTES: Final = 4 * 1024 * 1024
 SPILL_BYTES: Final = 4 * 1024 * 1024  # about: of transient messages that one batch takes for want of memory
+# What is behind is paged out if it is one message for so many in `ready`; else the end is: one of so many.
+BEHIND_SHARE: Final = 8
+CUT_SHARE: Final = 4
 NOT_COUNTED: Final = Returned(0, 0, 0)
 
 
@@ -100,16 +106,20 @@ class Backlog:
     """
 
     __slots__ = (
+        "_behind",
         "_deadlines",
         "_entries",
         "_is_loading",
+        "_is_split",
         "_loaded_up_to",
+        "_next_position",
         "_paged_bytes",
         "_paged_last",
         "_queue",
         "_queue_id",
         "_ready",
         "_ready_deadlines",
+        "_spilled_from",
         "_spilled_up_to",
         "_turn",
         "_uncertain_up_to",
@@ -141,19 +151,24 @@ class Backlog:
         self.ready_position: int = 1  # of the first message in `_ready`
         self.paged_count: int = 0
         self.delivered_up_to: int = 0  # highest position ever taken out
-        # (batch, position): page out up to the position once the batch is durable
-        self.page_request: tuple[int, int] | None = None
+        # (batch, first position, last): what to page out once the batch is durable
+        self.page_request: tuple[int, int, int] | None = None
         # A read that was asked for before a purge, or for an earlier queue with this id, is ignored.
         turn.load_generation += 1
         self.generation: int = turn.load_generation
         self._entries: deque[Entry] = deque()
         self._deadlines: list[tuple[int, int, Entry]] = []  # heap by time, then position
         self._ready: Ready = Ready(turn)
-        self._ready_deadlines: dict[int, int] = {}  # position in `_ready` -> wall-clock ms
+        self._behind: Ready = Ready(turn)
+        self._is_split: bool = False  # what arrives goes to `_behind`
+        self._next_position: int = 1  # of what arrives
+        self._ready_deadlines: dict[int, int] = {}  # position in `_ready` or `_behind` -> wall-clock ms
         self._paged_bytes: int = 0
         self._paged_last: int = 0
         self._loaded_up_to: int = 0  # the paged-out range begins behind this position
-        self._spilled_up_to: int = 0  # transient messages up to here are in the store
+        # Transient messages of `_ready` and `_behind` from here up to there are in the store.
+        self._spilled_from: int = 0
+        self._spilled_up_to: int = 0
         self._uncertain_up_to: int = 0  # messages of an earlier run up to here may have been delivered in it
         self._is_loading: bool = False
 
@@ -175,15 +190,19 @@ class Backlog:
         """
         count = len(messages)
         turn = self._turn
-        ready = self._ready
+        position = self._next_position
         persistent = self.durable and (messages[0].envelope.persistent or self.keeps_transient)
         if persistent:
             stored: list[StoredContent] = messages  # type: ignore[assignment]  # a list is invariant
-            turn.batch.enqueue(self._queue_id, self.ready_position + ready.count, stored)
+            turn.batch.enqueue(self._queue_id, position, stored)
             turn.unwritten_bytes += body_bytes
         if ttl_ms >= 0:
             self._note_deadlines(count, turn.now_ms + ttl_ms, persistent)
-        ready.extend(messages, body_bytes, is_shared)
+        if self._is_split:
+            self._behind.extend(messages, body_bytes, is_shared)
+        else:
+            self._ready.extend(messages, body_bytes, is_shared)
+        self._next_position = position + count
         self.count += count
         self.body_bytes += body_bytes
         turn.memory_bytes += body_bytes + count * MESSAGE_OVERHEAD
@@ -193,7 +212,7 @@ class Backlog:
     def _note_deadlines(self, count: int, expires_at_ms: int, persistent: bool) -> None:
         """Remember the deadline of `count` messages about to be appended."""
         self.is_timed = True
-        position = self.ready_position + self._ready.count
+        position = self._next_position
         for _ in range(count):
             self._ready_deadlines[position] = expires_at_ms
             if persistent:
@@ -223,13 +242,13 @@ class Backlog:
 
     @property
     def ready_count(self) -> int:
-        """Messages that nobody has touched."""
+        """Messages that nobody has touched, in front of what is paged out."""
         return self._ready.count
 
     def take_ready(self, count: int) -> list[Message]:
         """Take the first messages of `ready`; the first of them is at `ready_position`.
 
-        There must be as many, no entries, and nothing paged out.
+        There must be as many, and no entries.
         """
         messages = self._ready.take(count)
         self.ready_position += count
@@ -238,6 +257,8 @@ class Backlog:
         for message in messages:
             body_bytes += message.body_bytes
         self._took(count, body_bytes)
+        if self._is_split:
+            self._advance()
         return messages
 
     def take_entries(self, count: int) -> list[Entry]:
@@ -262,10 +283,9 @@ class Backlog:
             self.refill()
         if self.entry_count:
             return self.take_entries(1)[0]
-        if self.paged_count:
-            self._request_load()
-            return None
         if not self._ready.count:
+            if self.paged_count:
+                self._request_load()
             return None
         entry = self.entry_of(self._ready.first(), self.ready_position)
         self.take_ready(1)
@@ -274,7 +294,7 @@ class Backlog:
     def entry_of(self, message: Message, position: int) -> Entry:
         """Make an entry for a message that is, or was until now, in `ready`."""
         entry = Entry(self._queue, position, message, False, 0)
-        if position <= self._spilled_up_to:
+        if self._spilled_from <= position <= self._spilled_up_to:
             entry.is_spilled = True
         return entry
 
@@ -303,7 +323,9 @@ class Backlog:
 
     def forget(self, message: Message, position: int) -> None:
         """Do the same for a message that is, or was until now, in `ready`."""
-        if (self.durable and message.envelope.persistent) or position <= self._spilled_up_to:
+        if (
+            self.durable and message.envelope.persistent
+        ) or self._spilled_from <= position <= self._spilled_up_to:
             self._turn.batch.settle(self._queue_id, position, message.body_bytes)
 
     def note_return(self, entry: Entry) -> None:
@@ -370,14 +392,16 @@ class Backlog:
     # -- the window of a long queue
 
     def refill(self) -> None:
-        """Keep `entries` filled where somebody waits for messages, or deadlines are watched."""
-        if self.entry_count > WINDOW_MESSAGES // 2:
+        """Keep `entries` filled where messages are to be read back, or deadlines are watched."""
+        low = self._whole_window() // 2
+        if self.entry_count > low:
             return
-        if self.paged_count:
-            if self.is_wanted or self.is_timed:
-                self._request_load()
-        elif self.is_timed and self._ready.count:
+        if self.is_timed and self._ready.count:
             self._make_entries(self._window() - self.entry_count)
+            if self.entry_count > low:
+                return
+        if self.paged_count and self._ready.count <= low and (self.is_wanted or self.is_timed):
+            self._request_load()
 
     def _request_load(self) -> None:
         """Have the next messages of the paged-out range read back."""
@@ -385,15 +409,24 @@ class Backlog:
             self._is_loading = True
             self._turn.loads[self._queue] = None
 
+    def _forget_load(self) -> None:
+        """Ignore what is being read back."""
+        self._is_loading = False
+        self._turn.load_generation += 1
+        self.generation = self._turn.load_generation
+
     def _window(self) -> int:
         """Return how many messages to keep in memory at the head: fewer if they are large."""
+        return self._whole_window()
+
+    def _whole_window(self) -> int:
         average = self.body_bytes // self.count if self.count else 0
         if average * WINDOW_MESSAGES > WINDOW_BYTES:
             return max(1, WINDOW_BYTES // average)
         return WINDOW_MESSAGES
 
     def _make_entries(self, count: int) -> None:
-        """Give the first messages of `ready` a state of their own. Nothing may be paged out."""
+        """Give the first messages of `ready` a state of their own."""
         deadlines = self._ready_deadlines
         count = max(
             0, min(count, self._ready.count)
@@ -408,6 +441,14 @@ class Backlog:
                 entry.expires_at_ms = deadlines.pop(position)
                 self._watch(entry)
         self.entry_count += count
+        self._advance()
+
+    def _advance(self) -> None:
+        """Go on with what lies behind, once there is nothing in front of it."""
+        if self._is_split and not self._ready.count and not self.paged_count:
+            self._ready, self._behind = self._behind, self._ready
+            self.ready_position = self._next_position - self._ready.count
+            self._is_split = False
 
     def relieve(self) -> bool:
         """Begin to page out what lies behind the window, because memory is short.
@@ -419,18 +460,29 @@ class Backlog:
         Returns:
             whether there is such a request now.
         """
-        window = self._window()
-        if self.page_request is not None or self._ready.count <= window:
-            return self.page_request is not None
-        if not self.paged_count:
-            self._make_entries(window - self.entry_count)
-        batch = self._turn.batch
-        first = self.ready_position
-        if self.keeps_transient:
-            self.page_request = (batch.number, first + self._ready.count - 1)
+        if self.page_request is not None:
             return True
-        index = max(0, self._spilled_up_to + 1 - first)
-        transient, end = self._ready.find_transient(index, self.durable, SPILL_BYTES)
+        window = self._window()
+        ready = self._ready
+        behind = self._behind
+        if behind.count * BEHIND_SHARE > max(window, ready.count):
+            first = self._next_position - behind.count
+            transient, end = self._find_transient(behind, 0)
+        elif ready.count and self.entry_count + ready.count > window:
+            # A part at a time: what is left is what consumers get next.
+            excess = min(ready.count, self.entry_count + ready.count - window)
+            count = excess if excess <= window else max(window, excess // CUT_SHARE)
+            transient, end = self._find_transient(ready, ready.count - count)
+            while end < ready.count:  # too many; those that are taken are to be at the end
+                count -= ready.count - end
+                transient, end = self._find_transient(ready, ready.count - count)
+            first = self.ready_position + ready.count - count
+            transient = [(index - ready.count + count, message) for index, message in transient]
+            end = count
+            self._is_split = True
+        else:
+            return False
+        batch = self._turn.batch
         for index, message in transient:
             position = first + index
             batch.spill(self._queue_id, position, message)
@@ -438,9 +490,17 @@ class Backlog:
             expires_at_ms = self._ready_deadlines.get(position, 0)
             if expires_at_ms:
                 batch.expire_at(self._queue_id, position, expires_at_ms)
-        self._spilled_up_to = first + end - 1
-        self.page_request = (batch.number, first + end - 1)
+        if not self.keeps_transient:
+            self._spilled_from = first
+            self._spilled_up_to = first + end - 1
+        self.page_request = (batch.number, first, first + end - 1)
         return True
+
+    def _find_transient(self, where: Ready, index: int) -> tuple[list[tuple[int, Message]], int]:
+        """Look for messages that the store does not have, as many as one batch takes; see `Ready`."""
+        if self.keeps_transient:
+            return [], where.count
+        return where.find_transient(index, self.durable, SPILL_BYTES)
 
     def page_out(self, durable: int) -> bool:
         """Drop from memory what `relieve` asked for, if the store has it by now.
@@ -453,29 +513,46 @@ class Backlog:
         """
         if self.page_request is None:
             return True
-        batch, up_to = self.page_request
+        batch, first, last = self.page_request
         if batch > durable:
             return False
         self.page_request = None
-        if not self.paged_count:
-            self._make_entries(self._window() - self.entry_count)
-            self._loaded_up_to = self.ready_position - 1
-        count = max(0, min(up_to + 1 - self.ready_position, self._ready.count))
-        if count:
-            body_bytes = self._ready.drop(count)
-            if self._ready_deadlines:
-                for position in range(self.ready_position, self.ready_position + count):
-                    self._ready_deadlines.pop(position, None)
-            self.ready_position += count
-            self.paged_count += count
-            self._paged_bytes += body_bytes
-            self._paged_last = self.ready_position - 1
-            self._turn.memory_bytes -= body_bytes + count * MESSAGE_OVERHEAD
-            self.refill()
+        if self.ready_position <= last < self.ready_position + self._ready.count - 1:
+            # It was behind then, and has become ready since, with more that came.
+            self._ready, self._behind = self._behind, self._ready
+            self._is_split = True
+        behind = self._next_position - self._behind.count  # position of the first
+        if last >= behind:
+            first = behind
+            body_bytes = self._behind.drop(last + 1 - first)
+            if not self.paged_count:
+                self._loaded_up_to = first - 1
+            self._paged_last = last
+        else:
+            first = max(first, self.ready_position)
+            if first > last:
+                return True  # all of it has been taken
+            body_bytes = self._ready.drop_last(last + 1 - first)
+            self._is_split = True
+            if not self.paged_count:
+                self._paged_last = last
+            elif self._is_loading:
+                self._forget_load()  # what is on its way comes behind what is paged out now
+            self._loaded_up_to = first - 1
+        if self._ready_deadlines:
+            for position in range(first, last + 1):
+                self._ready_deadlines.pop(position, None)
+        count = last + 1 - first
+        self.paged_count += count
+        self._paged_bytes += body_bytes
+        self._turn.memory_bytes -= body_bytes + count * MESSAGE_OVERHEAD
+        self.refill()
         return True
 
     def wanted_loads(self) -> list[Load]:
         """Return what is to be read back, once `Turn.loads` names the queue."""
+        if not self._is_loading:
+            return []
         return [
             Load(
                 self._queue_id,
@@ -496,6 +573,8 @@ class Backlog:
         if generation != self.generation:
             return False
         self._is_loading = False
+        if self._ready.count:
+            self._make_entries(self._ready.count)  # they come before
         body_bytes = 0
         waiting: list[Entry] = []
         envelope: Envelope | None = None
@@ -549,6 +628,7 @@ class Backlog:
             self.body_bytes -= self._paged_bytes
             self.paged_count = 0
             self._paged_bytes = 0
+            self._advance()
         if waiting:
             self._hold_back(waiting)
         self.refill()
@@ -583,7 +663,8 @@ class Backlog:
         self.body_bytes = self._paged_bytes = body_bytes
         self._loaded_up_to = first - 1
         self._paged_last = last
-        self.ready_position = last + 1
+        self.ready_position = self._next_position = last + 1
+        self._is_split = messages > 0
         self.delivered_up_to = self._uncertain_up_to = min(delivered_up_to, last)
         if not self.keeps_transient:
             self._spilled_up_to = last
@@ -605,10 +686,8 @@ class Backlog:
                 entry.queued = False
                 self.forget_entry(entry)
         if self.is_stored_at(self.ready_position):
-            while self._ready.count:
-                for message in self._ready.take_some():
-                    self.forget(message, self.ready_position)
-                    self.ready_position += 1
+            self._forget_all(self._ready, self.ready_position)
+            self._forget_all(self._behind, self._next_position - self._behind.count)
         if self.paged_count:
             first = self._loaded_up_to + 1
             self._turn.batch.purge(
@@ -616,23 +695,31 @@ class Backlog:
             )
         self.clear()
 
+    def _forget_all(self, messages: Ready, position: int) -> None:
+        """Remove messages from the store, of which the first is at a position."""
+        while messages.count:
+            for message in messages.take_some():
+                self.forget(message, position)
+                position += 1
+
     def clear(self) -> None:
         """Drop everything from memory."""
         turn = self._turn
         in_memory = self.count - self.paged_count
         turn.memory_bytes -= self.body_bytes - self._paged_bytes + in_memory * MESSAGE_OVERHEAD
-        self.ready_position += self._ready.count
+        self.ready_position = self._next_position
         self._ready.clear()
+        self._behind.clear()
+        self._is_split = False
+        self.page_request = None
         self._ready_deadlines.clear()
         self._entries.clear()
         self.entry_count = 0
         self._deadlines.clear()
         self.paged_count = self._paged_bytes = 0
         self.count = self.body_bytes = 0
-        self._is_loading = False
         turn.loads.pop(self._queue, None)
-        turn.load_generation += 1
-        self.generation = turn.load_generation
+        self._forget_load()
 
     def let_go(self, with_vhost: bool) -> None:
         """Drop everything for good, because the queue is deleted.

@@ -206,7 +206,7 @@ class MixedBlock(Block):
 
 
 def pack(messages: list[Message]) -> Block:
-    """Pack messages into the block that suits them; there must be some."""
+    """Pack messages into the block that suits them; there must be some. The list is not kept."""
     first = messages[0]
     size = len(first.content)
     start = size - first.body_bytes - 1  # the last body frame's end goes with the body
@@ -221,10 +221,10 @@ def pack(messages: list[Message]) -> Block:
     if len(rests) < len(messages):
         for message in messages:
             if message.envelope.bcc_keys:
-                return LooseBlock(messages)
+                return LooseBlock(list(messages))
         return MixedBlock(messages)
     if envelope.bcc_keys:
-        return LooseBlock(messages)
+        return LooseBlock(list(messages))
     return EvenBlock(first, prefix, rests)
 
 
@@ -334,6 +334,35 @@ class Ready:
                 self._unpack_up_to(1)
             body_bytes += head.popleft().body_bytes
             count -= 1
+        return body_bytes
+
+    def drop_last(self, count: int) -> int:
+        """Drop the last messages; there must be as many.
+
+        Returns:
+            the bytes of their bodies.
+        """
+        self.count -= count
+        body_bytes = 0
+        if self._blocks is not None:
+            self._pack_tail()
+        blocks = self._blocks
+        while count and blocks:
+            block = blocks.pop()
+            self._turn.memory_bytes += block.saved_bytes
+            if block.count <= count:
+                count -= block.count
+                body_bytes += block.body_bytes
+                continue
+            messages = block.unpack()
+            for message in messages[block.count - count :]:
+                body_bytes += message.body_bytes
+            self._add(messages[: block.count - count], isinstance(block, LooseBlock))
+            count = 0
+        if not blocks:
+            self._blocks = None
+        for _ in range(count):
+            body_bytes += self._head.pop().body_bytes
         return body_bytes
 
     def _unpack_up_to(self, count: int) -> None:

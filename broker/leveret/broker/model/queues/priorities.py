@@ -8,7 +8,7 @@ of its priority, and stays as long as the queue: 256 priorities that nobody uses
 
 To its queue a `PriorityBacklog` looks like one backlog. What comes in goes to its level; what goes out comes
 from the highest level that has messages, the head. `count` and `body_bytes` are those of all levels;
-`entry_count`, `paged_count` and `ready_position` are those of the head, and told again whenever it changes.
+`entry_count` and `ready_position` are those of the head, and told again whenever it changes.
 
 Which level an entry is of, it knows itself. It could not be told from the priority of the message: one that
 came to the queue before its priorities were obeyed is in the lowest level.
@@ -75,7 +75,7 @@ class Level(Backlog):
     def entry_of(self, message: Message, position: int) -> Entry:
         """Make an entry of this level; see `Backlog.entry_of`."""
         entry = self._make_entry(position, message, False, 0)
-        if position <= self._spilled_up_to:
+        if self._spilled_from <= position <= self._spilled_up_to:
             entry.is_spilled = True
         return entry
 
@@ -86,6 +86,12 @@ class Level(Backlog):
         if not self._is_loading:
             self._levels.to_load.append(self)
         super()._request_load()
+
+    def _forget_load(self) -> None:
+        """Ignore what is being read back, and do not ask for it if that is still to be done."""
+        super()._forget_load()
+        if self in self._levels.to_load:
+            self._levels.to_load.remove(self)
 
     def _window(self) -> int:
         """Return its share of what the queue keeps in memory."""
@@ -214,7 +220,6 @@ class PriorityBacklog(Backlog):
         head = self._head
         if head is not None:
             self.entry_count = head.entry_count
-            self.paged_count = head.paged_count
             self.ready_position = head.ready_position
 
     def _count_anew(self) -> None:

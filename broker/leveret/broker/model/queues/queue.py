@@ -233,10 +233,10 @@ class Queue:
                     backlog.refill()
                 if backlog.entry_count:
                     self._deliver_entries(takers)
-                elif backlog.paged_count:
-                    break  # `refill` has asked for them
-                else:
+                elif backlog.ready_count:
                     self._deliver_ready(takers)
+                else:
+                    break  # `refill` has asked for what is paged out
                 if backlog.is_timed and self.turn.expires_at_head_only:
                     self.expire(now_ms - 1)
         if backlog.is_timed:
