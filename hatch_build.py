@@ -45,6 +45,7 @@ HOT_MODULES = [
     "broker/leveret/broker/server/node.py",
     "broker/leveret/broker/server/patience.py",
     "broker/leveret/broker/server/session.py",
+    "broker/leveret/broker/server/session_timers.py",
     "broker/leveret/broker/server/write_behind.py",
     "protocol/leveret/protocol/connection.py",
     "protocol/leveret/protocol/content.py",

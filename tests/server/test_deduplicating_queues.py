@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from leveret.broker.server.vhosts import delete_vhost
 from leveret.protocol.properties import replace
 from leveret.protocol.tables import Field
 
@@ -233,7 +234,7 @@ def test_the_keys_go_with_the_queue(broker: Broker, channel: ChannelOfTest) -> N
 
 def test_the_keys_go_with_the_vhost(broker: Broker, channel: ChannelOfTest) -> None:
     publish(channel, b"1")
-    broker.node.delete_vhost("/")
+    delete_vhost(broker.node, "/")
     broker.run()
     assert not broker.node.turn.windows
     assert not any(broker.disk.keys.values())

@@ -9,6 +9,7 @@ import pytest
 from leveret.broker.config import ConfigError, Settings, read_configuration
 from leveret.broker.defaults import DefaultLimits, DefaultOperatorPolicy, DefaultUser
 from leveret.broker.model.rules.policies import OPERATOR_POLICY, Policy
+from leveret.broker.server.vhosts import add_vhost
 
 from .harness import Broker, Refused
 
@@ -102,8 +103,8 @@ def test_the_first_user_has_the_tags_and_permissions_of_the_settings(broker: Bro
 
 def test_a_vhost_whose_name_matches_gets_its_users(broker: Broker) -> None:
     assert "qa" not in broker.node.authority.users
-    broker.node.add_vhost("qa-1")
-    broker.node.add_vhost("qa-2")
+    add_vhost(broker.node, "qa-1")
+    add_vhost(broker.node, "qa-2")
     broker.run()
     broker.connect(user="qa", password="qa-secret", vhost="qa-2")
     user = broker.node.authority.users["qa"]
@@ -113,8 +114,8 @@ def test_a_vhost_whose_name_matches_gets_its_users(broker: Broker) -> None:
 
 
 def test_a_vhost_gets_operator_policies_and_the_first_limits_that_match(broker: Broker) -> None:
-    broker.node.add_vhost("qa-1")
-    broker.node.add_vhost("shop")
+    add_vhost(broker.node, "qa-1")
+    add_vhost(broker.node, "shop")
     qa, shop = broker.node.vhosts["qa-1"], broker.node.vhosts["shop"]
     assert qa.policies.by_name[OPERATOR_POLICY]["short"].definition == {"expires": 60000, "max-length": 100}
     assert (qa.limits, shop.limits) == ({"max-queues": 2}, {"max-connections": 10})
@@ -127,7 +128,7 @@ def test_a_vhost_gets_operator_policies_and_the_first_limits_that_match(broker: 
 
 
 def test_what_a_vhost_began_with_survives_a_restart_and_is_not_given_again(broker: Broker) -> None:
-    broker.node.add_vhost("qa-1")
+    add_vhost(broker.node, "qa-1")
     broker.node.vhosts["qa-1"].clear_limits()
     broker.node.authority.clear_permissions("qa", "qa-1")
     broker.restart()

@@ -6,6 +6,7 @@ import pytest
 from pamqp import commands
 
 from leveret.broker.model.exchanges import delay
+from leveret.broker.server.vhosts import delete_vhost
 from leveret.protocol.properties import Properties, replace
 from leveret.protocol.tables import Field, Table
 
@@ -393,7 +394,7 @@ def test_messages_go_with_an_exchange_that_deletes_itself(broker: Broker, channe
 
 def test_messages_go_with_their_vhost(broker: Broker, channel: ChannelOfTest) -> None:
     publish(channel, b"m", 100)
-    broker.node.delete_vhost("/")
+    delete_vhost(broker.node, "/")
     broker.advance(1000)
     assert not broker.node.turn.delays
     assert not any(len(queue) for queue in broker.disk.messages.values())

@@ -13,6 +13,7 @@ from pamqp import commands
 from leveret.broker.model.own_messages import OwnMessage
 from leveret.broker.model.rules.policies import POLICY, make_policy
 from leveret.broker.model.turn import OWN_MESSAGES_MAX
+from leveret.broker.server.vhosts import add_vhost, delete_vhost
 from leveret.protocol.properties import NO_PROPERTIES, Properties
 from leveret.protocol.tables import Table, to_json
 
@@ -70,7 +71,7 @@ def headers_of(event: Content) -> Table:
 
 def test_the_exchange_is_in_the_default_vhost_only() -> None:
     broker = Broker()
-    broker.node.add_vhost("other")
+    add_vhost(broker.node, "other")
     exchange = broker.node.vhosts["/"].exchanges["amq.rabbitmq.event"]
     assert (exchange.type_name, exchange.durable, exchange.internal) == ("topic", True, True)
     assert "amq.rabbitmq.event" not in broker.node.vhosts["other"].exchanges
@@ -229,8 +230,8 @@ def test_users_permissions_and_vhosts_are_told(watched: Watched) -> None:
         "permission.created", "topic.permission.created", "topic.permission.deleted", "permission.deleted",
         "user.deleted",
     ]  # fmt: skip
-    node.add_vhost("v")
-    node.delete_vhost("v")
+    add_vhost(node, "v")
+    delete_vhost(node, "v")
     watched.broker.run()
     keys = watched.keys()
     assert keys.index("vhost.created") == 7  # behind its exchanges
@@ -265,7 +266,7 @@ def test_alarms_are_told(watched: Watched) -> None:
 def test_a_parameter_that_no_table_has_room_for_is_told_without_its_value(
     watched: Watched, value: object
 ) -> None:
-    watched.broker.node.set_global_parameter("p", value)
+    watched.broker.node.global_parameters.set("p", value)
     watched.broker.run()
     ((key, headers),) = watched.told()
     assert (key, headers["name"], "value" in headers) == ("parameter.set", "p", False)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 
 from leveret.broker.model.rules.policies import ALL, OPERATOR_POLICY, POLICY, make_policy
+from leveret.broker.server.vhosts import add_vhost
 
 from .harness import PERSISTENT, Broker, ChannelOfTest
 
@@ -96,7 +97,7 @@ def test_policies_survive_a_restart() -> None:
 
 def test_another_vhost_has_its_own_policies() -> None:
     broker = Broker()
-    broker.node.add_vhost("v")
+    add_vhost(broker.node, "v")
     broker.node.authority.set_permissions("guest", "v", ".*", ".*", ".*")
     set_policy(broker, {"max-length": 0})
     channel = broker.channel(vhost="v")

@@ -14,6 +14,7 @@ from leveret.broker.model.queues import returned
 from leveret.broker.model.queues.backlog import WINDOW_MESSAGES
 from leveret.broker.model.queues.queue_ids import QueueIds
 from leveret.broker.model.rules.policies import ALL, POLICY, Policy
+from leveret.broker.server.vhosts import delete_vhost
 from leveret.protocol.errors import PreconditionFailed
 from leveret.protocol.properties import Properties, replace
 from leveret.protocol.tables import from_python
@@ -215,7 +216,7 @@ class TestCounts:
     def test_nothing_is_left_of_a_vhost_that_was_deleted(self) -> None:
         broker = Broker()
         publish(prioritised(broker=broker), *LEVELS)
-        broker.node.delete_vhost("/")
+        delete_vhost(broker.node, "/")
         broker.run()
         assert broker.disk.levels == {}
         assert broker.disk.messages == {}

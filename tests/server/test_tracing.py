@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 from pamqp import commands
 
+from leveret.broker.server.vhosts import add_vhost, delete_vhost
 from leveret.protocol.properties import Properties, replace
 from leveret.protocol.tables import Field, Table, encode_table, from_python
 
@@ -235,7 +236,7 @@ def test_queues_declared_while_tracing_are_traced(traced: Traced) -> None:
 
 
 def test_other_vhosts_are_not_traced(traced: Traced) -> None:
-    traced.broker.node.add_vhost("other")
+    add_vhost(traced.broker.node, "other")
     traced.broker.node.authority.set_permissions("guest", "other", ".*", ".*", ".*")
     other = traced.broker.channel(vhost="other")
     other.declare("q")
@@ -305,9 +306,9 @@ def distinct_keys(count: int) -> Field:
 
 def test_a_vhost_that_is_traced_can_be_deleted(traced: Traced) -> None:
     node = traced.broker.node
-    node.add_vhost("v")
+    add_vhost(node, "v")
     traced.switch(is_on=False)
     node.trace(node.vhosts["v"], True)
     assert node.is_watchful
-    node.delete_vhost("v")
+    delete_vhost(node, "v")
     assert not node.is_watchful

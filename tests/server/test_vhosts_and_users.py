@@ -10,6 +10,7 @@ from pamqp import commands
 
 from leveret.broker.access import hash_password
 from leveret.broker.model.rules.authority import InvalidPattern, NoSuchUser, NoSuchVHost, UserExists
+from leveret.broker.server.vhosts import add_vhost, delete_vhost
 from leveret.storage.changes import Bound, ExchangeDeclared
 
 from ..peer import Method
@@ -141,7 +142,7 @@ def test_what_is_not_there_is_refused() -> None:
     with pytest.raises(NoSuchUser, match='User "bob" does not exist'):
         authority.set_password("bob", "pw")
     with pytest.raises(NoSuchVHost, match="Virtual host 'v' does not exist"):
-        broker.node.delete_vhost("v")
+        delete_vhost(broker.node, "v")
     with pytest.raises(InvalidPattern):
         authority.set_permissions("ana", "/", "(", "", "")
 
@@ -152,7 +153,7 @@ def test_what_is_not_there_is_refused() -> None:
 def with_vhost(name: str = "v") -> Broker:
     """A broker with one more vhost, open to guest."""
     broker = Broker()
-    broker.node.add_vhost(name)
+    add_vhost(broker.node, name)
     broker.node.authority.set_permissions("guest", name, ".*", ".*", ".*")
     broker.run()
     return broker
@@ -183,7 +184,7 @@ def test_a_missing_vhost_cannot_be_opened() -> None:
 def test_deleting_a_vhost_closes_its_connections() -> None:
     broker = with_vhost()
     inside, outside = opened(broker, vhost="v"), opened(broker)
-    broker.node.delete_vhost("v")
+    delete_vhost(broker.node, "v")
     broker.run()
     assert last_word(inside) == Close(0, 320, "CONNECTION_FORCED - vhost 'v' is deleted", NOTHING)
     assert outside.channel(2).declare("q") == "q"
@@ -199,13 +200,13 @@ def test_nothing_of_a_deleted_vhost_is_left() -> None:
     channel.bind("q", "e")
     channel.publish("q", b"a", properties=PERSISTENT)
     channel.consume("transient")
-    broker.node.delete_vhost("v")
+    delete_vhost(broker.node, "v")
     broker.run()
     disk = broker.disk
     assert (disk.queues, disk.exchanges, disk.bindings, disk.messages) == ({}, {}, {}, {})
     assert list(disk.vhosts) == ["/"]
     assert list(disk.permissions) == [("guest", "/")]
-    broker.node.add_vhost("v")
+    add_vhost(broker.node, "v")
     broker.node.authority.set_permissions("guest", "v", ".*", ".*", ".*")
     assert not broker.channel(vhost="v").exists("q")
 
@@ -217,8 +218,8 @@ def test_a_vhost_that_is_deleted_and_made_anew_in_one_batch_is_empty() -> None:
     broker.hold_store()
     channel.publish("q", b"a", properties=PERSISTENT)
     channel.publish("q", b"b", properties=PERSISTENT)
-    broker.node.delete_vhost("v")
-    broker.node.add_vhost("v")
+    delete_vhost(broker.node, "v")
+    add_vhost(broker.node, "v")
     broker.node.authority.set_permissions("guest", "v", ".*", ".*", ".*")
     again = broker.connect(opened=False, vhost="v")
     again.send(again.peer.handshake(1))
@@ -231,14 +232,14 @@ def test_a_vhost_that_is_deleted_and_made_anew_in_one_batch_is_empty() -> None:
 def test_a_dead_letter_of_a_deleted_vhost_goes_nowhere() -> None:
     broker = with_vhost()
     broker.channel(vhost="v").declare("q", arguments={"x-expires": 1000, "x-message-ttl": 500})
-    broker.node.delete_vhost("v")
+    delete_vhost(broker.node, "v")
     broker.advance(2000)
     assert broker.channel().declare("q") == "q"
 
 
 def test_a_vhost_can_say_what_type_its_queues_are() -> None:
     broker = Broker()
-    broker.node.add_vhost("v", "description", ("tag",), "quorum")
+    add_vhost(broker.node, "v", "description", ("tag",), "quorum")
     broker.node.authority.set_permissions("guest", "v", ".*", ".*", ".*")
     broker.run()
     broker.restart()
@@ -273,7 +274,7 @@ def test_a_change_is_durable_before_anybody_is_told() -> None:
     broker = Broker()
     told: list[str] = []
     broker.hold_store()
-    broker.node.add_vhost("v")
+    add_vhost(broker.node, "v")
     broker.node.when_durable(lambda: told.append("v"))
     broker.run()
     assert told == []

@@ -45,6 +45,7 @@ from leveret.broker.server.listings import (
     open_sessions,
 )
 from leveret.broker.server.node_verbs import NODE_VERBS
+from leveret.broker.server.vhosts import add_vhost, delete_vhost
 from leveret.protocol.errors import MethodNotImplemented, PreconditionFailed
 
 if TYPE_CHECKING:
@@ -220,16 +221,16 @@ def _add_vhost(call: Call) -> None:
     if call[0] in call.node.vhosts and not given:
         return  # as RabbitMQ, without an error
     tags = tuple(tag.strip() for tag in call.options.get("tags", "").split(",") if tag.strip())
-    call.node.add_vhost(call[0], call.options.get("description", ""), tags, queue_type)
+    add_vhost(call.node, call[0], call.options.get("description", ""), tags, queue_type)
 
 
 def _delete_vhost(call: Call) -> None:
-    call.node.delete_vhost(call[0])
+    delete_vhost(call.node, call[0])
 
 
 def _set_vhost_tags(call: Call) -> None:
     vhost = call.node.vhost(call[0])
-    call.node.add_vhost(call[0], vhost.description, tuple(call.arguments[1:]), vhost.default_queue_type)
+    add_vhost(call.node, call[0], vhost.description, tuple(call.arguments[1:]), vhost.default_queue_type)
 
 
 def _list_vhosts(call: Call) -> Answer:
@@ -346,16 +347,18 @@ def _list_parameters(call: Call) -> Answer:
 
 
 def _set_global_parameter(call: Call) -> None:
-    call.node.set_global_parameter(call[0], _json(call[1]))
+    call.node.global_parameters.set(call[0], _json(call[1]))
 
 
 def _clear_global_parameter(call: Call) -> None:
-    if not call.node.clear_global_parameter(call[0]):
+    if not call.node.global_parameters.clear(call[0]):
         raise InvalidValue("Parameter does not exist")
 
 
 def _list_global_parameters(call: Call) -> Answer:
-    rows: list[list[Any]] = [[name, _compact(value)] for name, value in call.node.global_parameters.items()]
+    rows: list[list[Any]] = [
+        [name, _compact(value)] for name, value in call.node.global_parameters.by_name.items()
+    ]
     return table(["name", "value"], rows)
 
 

@@ -2,41 +2,41 @@
 
 A turn of the event loop is `begin_turn`, any number of `Session.receive`, `end_turn`, `hand_over`. All is
 synchronous and takes time, randomness and the store's threads as arguments, so a whole broker runs in a test
-without any of them.
+without any of them. What a node begins with is in restoring.py, how vhosts come and go in vhosts.py.
 """
 
 from __future__ import annotations
 
-import json
 import platform
-from heapq import heapify, heappop, heappush
+from heapq import heappop
 from math import inf
 from random import Random
 from typing import TYPE_CHECKING, Final, Protocol
 
-from leveret.broker.logs import Throttle, get_logger
-from leveret.broker.model.events import BY, EVENT_EXCHANGE, INTERNAL
+from leveret.broker.logs import get_logger
+from leveret.broker.model.events import INTERNAL
 from leveret.broker.model.exchanges.delay import NEAR_BYTES, NEAR_MESSAGES
+from leveret.broker.model.global_parameters import GlobalParameters
 from leveret.broker.model.queues.dead_lettering import publish_dead_letter
-from leveret.broker.model.queues.priorities import PriorityBacklog
 from leveret.broker.model.queues.queue_ids import QueueIds
 from leveret.broker.model.replies import Replies
 from leveret.broker.model.rules.authority import Authority, NoSuchVHost
-from leveret.broker.model.streams.stream import Stream
 from leveret.broker.model.turn import Turn
-from leveret.broker.model.vhost import LOG_EXCHANGE, VHost
+from leveret.broker.model.vhost import VHost
 from leveret.broker.server.committer import Answer, Applied, DueRequest, Failed, Loaded, LoadRequest, Written
 from leveret.broker.server.connection_events import connection_closed
 from leveret.broker.server.resources import Limits, limits_of
-from leveret.broker.server.seeding import seed
+from leveret.broker.server.restoring import restore
 from leveret.broker.server.session import Session
+from leveret.broker.server.session_timers import SessionTimers
+from leveret.broker.server.strangers import Strangers
 from leveret.broker.version import version
 from leveret.protocol.errors import InternalError
-from leveret.protocol.handshake import State, Tuning, server_properties, start_method
+from leveret.protocol.handshake import Tuning, server_properties, start_method
 from leveret.protocol.methods import encode_method
 from leveret.protocol.outbox import Outbox
 from leveret.protocol.sasl import MECHANISMS
-from leveret.storage.changes import ParameterCleared, ParameterSet, QueueDelivered, VHostAdded, VHostDeleted
+from leveret.storage.changes import QueueDelivered
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,15 +55,10 @@ READ_MAX_BEHIND: Final = 32 * 1024  # the same while consumers cannot keep up wi
 BEHIND_MESSAGES: Final = 2000  # ready in a queue that has consumers: they are behind
 UNWRITTEN_MAX: Final = 16 * 1024 * 1024  # message bytes waiting for the store; above it publishers wait
 MEMORY_OVERRUN: Final = 1.1  # of the message memory; above it publishers wait for pages to be written out
-STRANGERS_LOGGED: Final = 20  # lines about peers that have not logged in, in ...
-STRANGERS_LOGGED_S: Final = 1.0
 DELIVER_ROUNDS_MAX: Final = (
     10_000  # of dead-lettering and delivering in one turn; the rest waits for the next
 )
 SETTLING_MAX: Final = 500  # messages settled in a batch that waits for others to join it
-TIMERS_MIN: Final = 1000  # beyond this and the next for each session, timers of closed sessions are removed
-TIMERS_PER_SESSION: Final = 8
-GLOBAL: Final = "global"  # component of parameters that belong to no vhost, kept under an empty one
 SHUTDOWN_TEXT: Final = "broker forced connection closure with reason 'shutdown'"
 
 
@@ -118,7 +113,7 @@ class Node:
         self.name = f"leveret@{platform.node()}"
         self.clock_ms = clock_ms
         self.log = get_logger()
-        self._strangers = Throttle(STRANGERS_LOGGED, STRANGERS_LOGGED_S)
+        self.strangers = Strangers(settings)
         now_ms = clock_ms()
         self.turn = Turn(now_ms, Random(now_ms).randrange)
         self.turn.nacks_count = settings.nacks_count
@@ -143,6 +138,7 @@ class Node:
         self.is_done: bool = False  # stopped, and every connection is gone
         self.failure: StoreError | None = None  # the store gave up; nothing may be confirmed any more
         self.sessions: dict[Session, None] = {}
+        self.timers = SessionTimers(self.sessions)
         self._store = store
         # Without a disk there is nowhere to put messages, and no use in moving them about.
         self._memory_limit: float = inf if settings.memory else settings.message_memory_bytes
@@ -152,10 +148,6 @@ class Node:
         self._waiting: dict[Session, None] = {}  # sessions that go on when the store answers
         self._resumable: dict[Session, None] = {}  # sessions whose peer has read its replies
         self._changed: dict[Session, None] = {}
-        self._timers: list[tuple[int, int, Session]] = []  # heap: when, a number, whose
-        self._timer_count: int = 0
-        self._unauthenticated: dict[str, int] = {}  # address -> connections that have not logged in
-        self._unauthenticated_count: int = 0
         self._session_count: int = 0  # ever
         self._paging: dict[Queue, None] = {}  # queues whose page request waits for its batch
         self._is_stopping: bool = False
@@ -164,85 +156,12 @@ class Node:
         self._token = token
         self._on_durable: list[tuple[int, Callable[[], None]]] = []  # batch, what to call then
         self.vhosts: dict[str, VHost] = {}
-        self.global_parameters: dict[str, object] = {}  # name -> JSON value; nothing here looks at them
+        self.global_parameters = GlobalParameters(self.turn)
         self.started_at_ms: int = now_ms
         self.listeners: list[tuple[str, int]] = []  # address and port of each
-        self._restore(snapshot)
+        restore(self, snapshot)
 
-    def _restore(self, snapshot: Snapshot) -> None:
-        for stored in snapshot.vhosts:
-            self._make_vhost(stored)
-        self.authority.restore(snapshot.users, snapshot.permissions, snapshot.topic_permissions)
-        if not snapshot.vhosts and not snapshot.users:
-            self._begin_with_defaults()
-        # A file of the first format has no list of its vhosts.
-        names = [record.vhost for record in snapshot.exchanges] + [queue.vhost for queue in snapshot.queues]
-        for name in names:
-            if name not in self.vhosts:
-                self.add_vhost(name)
-        for parameter in snapshot.parameters:
-            if parameter.component == GLOBAL:
-                self.global_parameters[parameter.name] = json.loads(parameter.value)
-                continue
-            self.vhosts[parameter.vhost].restore_parameter(parameter)
-        for exchange in snapshot.exchanges:
-            self.vhosts[exchange.vhost].restore_exchange(exchange)
-        for kept in snapshot.exchange_queues:
-            self.vhosts[kept.vhost].restore_exchange_queue(kept)
-        for queue in snapshot.queues:
-            self.vhosts[queue.vhost].restore_queue(queue)
-        for level in snapshot.priority_levels:
-            owner = self._queue_by_id(level.of)
-            if owner is not None and isinstance(owner.backlog, PriorityBacklog):
-                owner.backlog.restore_level(level)
-        for key in snapshot.keys:
-            window = self.turn.windows.get(key.queue_id)
-            if window is not None:
-                window.restore(key)
-        for segment in snapshot.segments:
-            stream = self._queue_by_id(segment.queue_id)
-            if isinstance(stream, Stream):
-                stream.restore_segment(segment)
-        for offset in snapshot.offsets:
-            stream = self._queue_by_id(offset.queue_id)
-            if isinstance(stream, Stream):
-                stream.restore_offset(offset.consumer_tag, offset.position)
-        for binding in snapshot.bindings:
-            self.vhosts[binding.vhost].restore_binding(binding)
-        for vhost in self.vhosts.values():
-            for waiting in vhost.queues.values():
-                waiting.drop_over_limit()  # what was unacked is ready again, and counts
-
-    def _begin_with_defaults(self) -> None:
-        """Make what a new broker begins with: one vhost, and one user who may do everything."""
-        settings = self.settings
-        self.add_vhost(settings.default_vhost, "Default virtual host")
-        name = settings.default_user
-        if name not in self.authority.users:  # among the default users, as well
-            self.authority.add_user(name, settings.default_password, settings.default_user_tags)
-        rights = (settings.default_configure, settings.default_write, settings.default_read)
-        self.authority.set_permissions(name, settings.default_vhost, *rights)
-
-    def set_global_parameter(self, name: str, value: object) -> None:
-        """Keep a JSON value that belongs to no vhost."""
-        self.global_parameters[name] = value
-        self.turn.define(ParameterSet("", GLOBAL, name, json.dumps(value)))
-        self.turn.events.parameter_changed(None, GLOBAL, name, value)
-
-    def clear_global_parameter(self, name: str) -> bool:
-        """Forget such a value.
-
-        Returns:
-            whether it was there.
-        """
-        if name not in self.global_parameters:
-            return False
-        del self.global_parameters[name]
-        self.turn.define(ParameterCleared("", GLOBAL, name))
-        self.turn.events.parameter_changed(None, GLOBAL, name, None)
-        return True
-
-    # -- vhosts
+    # -- vhosts and users
 
     def vhost(self, name: str) -> VHost:
         """Return a vhost.
@@ -255,70 +174,9 @@ class Node:
             raise NoSuchVHost(name)
         return vhost
 
-    def add_vhost(
-        self, name: str, description: str = "", tags: tuple[str, ...] = (), default_queue_type: str = ""
-    ) -> None:
-        """Create a vhost; if it is there, only give it this description and so on."""
-        record = VHostAdded(name, description, tags, default_queue_type)
-        events = self.turn.events
-        is_new = name not in self.vhosts
-        if not is_new:
-            if tags != self.vhosts[name].tags:
-                events.tell("vhost.tags.set", {BY: self.turn.actor, "tags": tags, "name": name})
-            self._describe_vhost(record)
-        else:
-            self._make_vhost(record)
-            for exchange in self.vhosts[name].exchanges.values():
-                events.exchange_created(exchange)
-            events.tell("vhost.created", self._about(record))
-        self.turn.define(record)
-        if is_new:
-            seed(self, self.vhosts[name])
-
-    def _about(self, record: VHostAdded) -> dict[str, object]:
-        return {
-            "tags": ",".join(record.tags),
-            "description": record.description,
-            BY: self.turn.actor,
-            "cluster_state": {self.name: "running"},
-            "tracing": False,
-            "default_queue_type": record.default_queue_type or "undefined",
-            "name": record.name,
-        }
-
-    def _make_vhost(self, record: VHostAdded) -> None:
-        self.vhosts[record.name] = VHost(self.turn, record.name, self._queue_ids, self._replies, self._token)
-        self._describe_vhost(record)
-        if record.name == self.settings.default_vhost and self.settings.log_exchange:
-            self.vhosts[record.name].system_exchange(LOG_EXCHANGE)
-        if record.name == self.settings.default_vhost:
-            self.turn.events.begin(record.name, self.vhosts[record.name].system_exchange(EVENT_EXCHANGE))
-
-    def _describe_vhost(self, record: VHostAdded) -> None:
-        vhost = self.vhosts[record.name]
-        vhost.description = record.description
-        vhost.tags = record.tags
-        vhost.default_queue_type = record.default_queue_type
-
-    def delete_vhost(self, name: str) -> None:
-        """Delete a vhost with everything in it, and close its connections.
-
-        Raises:
-            NoSuchVHost: there is none of this name.
-        """
-        vhost = self.vhost(name)
-        for session in list(self.sessions):
-            connection = session.connection
-            if connection is not None and connection.vhost is vhost:
-                session.force_close(f"vhost '{name}' is deleted")
-        del self.vhosts[name]
-        self._look_around()
-        vhost.delete_everything()
-        self.authority.vhost_deleted(name)
-        self.turn.define(VHostDeleted(name))
-        if name == self.settings.default_vhost:
-            self.turn.events.begin("", None)
-        self.turn.events.tell("vhost.deleted", {"name": name})
+    def new_vhost(self, name: str) -> VHost:
+        """Return a vhost that shares queue ids and replies with the others; it is not among them yet."""
+        return VHost(self.turn, name, self._queue_ids, self._replies, self._token)
 
     def delete_user(self, name: str) -> None:
         """Delete a user, and close its connections.
@@ -345,9 +203,9 @@ class Node:
             vhost.trace(self.name)
         else:
             vhost.stop_tracing()
-        self._look_around()
+        self.look_around()
 
-    def _look_around(self) -> None:
+    def look_around(self) -> None:
         """Find out whether publishes are to be looked at more closely."""
         self.is_watchful = bool(self.alarms) or any(v.tracer is not None for v in self.vhosts.values())
 
@@ -361,23 +219,18 @@ class Node:
 
     def open_session(self, address: str, name: str, is_loopback: bool) -> Session | None:
         """Begin to serve a peer; None if there are too many that have not logged in."""
-        settings = self.settings
-        of_address = self._unauthenticated.get(address, 0)
-        if (
-            self._unauthenticated_count >= settings.unauthenticated_connections
-            or of_address >= settings.unauthenticated_connections_per_address
-            or self._is_stopping
-        ):
-            self.warn_of_stranger(
-                "connection refused", connection=name, reason="too many that have not logged in"
+        if self._is_stopping or not self.strangers.admit(address):
+            self.strangers.warn(
+                self.turn.now_ms,
+                "connection refused",
+                connection=name,
+                reason="too many that have not logged in",
             )
             return None
-        self._unauthenticated[address] = of_address + 1
-        self._unauthenticated_count += 1
-        outbox = Outbox(self.to_flush, settings.write_buffer_bytes)
+        outbox = Outbox(self.to_flush, self.settings.write_buffer_bytes)
         session = Session(self, name, address, is_loopback, outbox)
         self.sessions[session] = None
-        self.set_timer(session, session.next_timer_ms())
+        self.timers.arm(session, session.next_timer_ms())
         return session
 
     def count_session(self) -> int:
@@ -388,12 +241,7 @@ class Node:
     def logged_in(self, session: Session) -> None:
         """Count a session no longer among those that have not logged in."""
         session.is_counted = False
-        self._unauthenticated_count -= 1
-        left = self._unauthenticated[session.address] - 1
-        if left:
-            self._unauthenticated[session.address] = left
-        else:
-            del self._unauthenticated[session.address]
+        self.strangers.forget(session.address)
 
     def session_closed(self, session: Session) -> None:
         """Forget a session whose socket is closed."""
@@ -404,9 +252,7 @@ class Node:
         self.sessions.pop(session, None)
         self._waiting.pop(session, None)
         self._resumable.pop(session, None)
-        if len(self._timers) > TIMERS_MIN + TIMERS_PER_SESSION * len(self.sessions):
-            self._timers = [timer for timer in self._timers if timer[2] in self.sessions]
-            heapify(self._timers)
+        self.timers.session_closed()
         self._changed.pop(session, None)
         if self._is_stopping and not self.sessions:
             self._finish_stopping()
@@ -430,17 +276,9 @@ class Node:
         """Resume a session in the next turn, which comes at once."""
         self._resumable[session] = None
 
-    def warn_of_stranger(self, event: str, **values: object) -> None:
-        """Log what anybody can cause without logging in, but not as often as anybody likes."""
-        held_back = self._strangers.admit(self.turn.now_ms / 1000)
-        if held_back is not None:
-            if held_back:
-                values["similar_before"] = held_back
-            self.log.warning(event, **values)
-
     def accept_failed(self, error: OSError) -> None:
         """Note that a connection could not be accepted."""
-        self.warn_of_stranger("cannot accept connections", error=str(error))
+        self.strangers.warn(self.turn.now_ms, "cannot accept connections", error=str(error))
 
     # -- alarms
 
@@ -467,7 +305,7 @@ class Node:
             self.log.warning(f"{resource} alarm: publishers wait", **values)
             return
         del self.alarms[resource]
-        self._look_around()
+        self.look_around()
         self.log.info(f"{resource} alarm is over", **values)
         if not self.alarms:
             blocked = self.blocked
@@ -622,7 +460,7 @@ class Node:
             if delay is not None:
                 delay.loaded(answer.request.generation, answer.messages)
         elif isinstance(answer, Loaded):
-            queue = self._queue_by_id(answer.request.queue_id)
+            queue = self.queue_by_id(answer.request.queue_id)
             if queue is not None:
                 queue.loaded(answer.request.generation, answer.messages)
         elif isinstance(answer, Failed):
@@ -647,11 +485,11 @@ class Node:
             self._on_durable.pop(0)[1]()
         for record in batch.definitions:
             if isinstance(record, QueueDelivered):
-                queue = self._queue_by_id(record.queue_id)
+                queue = self.queue_by_id(record.queue_id)
                 if queue is not None:
                     self.turn.touched[queue] = None
         for queue_id in batch.streamed:  # readers get what is durable
-            stream = self._queue_by_id(queue_id)
+            stream = self.queue_by_id(queue_id)
             if stream is not None:
                 self.turn.touched[stream] = None
         for delay in list(self.turn.writing_delays):
@@ -664,7 +502,8 @@ class Node:
                 if not queue.backlog.page_out(batch.number):
                     self._paging[queue] = None
 
-    def _queue_by_id(self, queue_id: int) -> Queue | None:
+    def queue_by_id(self, queue_id: int) -> Queue | None:
+        """Return a queue, or a priority of one, by the id under which its messages are stored."""
         for vhost in self.vhosts.values():
             queue = vhost.queues_by_id.get(queue_id)
             if queue is not None:
@@ -683,20 +522,11 @@ class Node:
 
     # -- time
 
-    def set_timer(self, session: Session, at_ms: int) -> None:
-        """Have `Session.on_timer` called; 0 for never."""
-        if at_ms:
-            self._timer_count += 1
-            heappush(self._timers, (at_ms, self._timer_count, session))
-
     def _run_timers(self) -> None:
         now_ms = self.turn.now_ms
-        timers = self._timers
-        while timers and timers[0][0] <= now_ms:
-            session = heappop(timers)[2]
-            due_ms = session.next_timer_ms()
-            if session in self.sessions and due_ms and due_ms <= now_ms:
-                session.on_timer()
+        timers = self.timers.heap
+        if timers and timers[0][0] <= now_ms:
+            self.timers.run(now_ms)
         deadlines = self.turn.deadlines
         while deadlines and deadlines[0][0] <= now_ms:
             at_ms, _, queue = heappop(deadlines)
@@ -740,8 +570,8 @@ class Node:
         """Return when the next turn is due though no socket is ready; None for never."""
         if self.is_eager:
             return self.turn.now_ms
-        self._drop_stale_timers()
-        due = [heap[0][0] for heap in (self._timers, self.turn.deadlines) if heap]
+        self.timers.drop_stale()
+        due = [heap[0][0] for heap in (self.timers.heap, self.turn.deadlines) if heap]
         if self.turn.due:
             due.append(self.turn.due[0][0])
         if self.turn.watches:
@@ -751,16 +581,6 @@ class Node:
         if rows_ms := self._store.next_wake_ms():
             due.append(rows_ms)
         return min(due) if due else None
-
-    def _drop_stale_timers(self) -> None:
-        """Forget the first timers if nothing is due then any more: handshakes are done, sessions closed."""
-        timers = self._timers
-        while timers:
-            at_ms, _, session = timers[0]
-            due_ms = session.next_timer_ms()
-            if session in self.sessions and due_ms and due_ms <= at_ms:
-                break
-            heappop(timers)
 
     def shrink(self) -> None:
         """Let go of tables that are empty and were large once: a dictionary does not shrink by itself."""
@@ -798,6 +618,3 @@ class Node:
     def unfinished(self) -> Batch | None:
         """The last batch, to be written after `is_done`; None if there is nothing in it."""
         return self.turn.batch or None
-
-
-__all__ = ["Node", "State", "StoreThreads"]

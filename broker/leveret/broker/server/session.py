@@ -270,7 +270,9 @@ class Session:
             return False
         reason = handshake.refusal(header)
         if reason is not None:
-            self.node.warn_of_stranger("connection refused", connection=self.name, reason=reason)
+            self.node.strangers.warn(
+                self.node.turn.now_ms, "connection refused", connection=self.name, reason=reason
+            )
             self.outbox.write(handshake.PROTOCOL_HEADER)
             self._finish()
             return False
@@ -452,7 +454,9 @@ class Session:
 
     def _fail_handshake(self, error: AMQPException) -> None:
         """End a connection that is not open. RabbitMQ is silent in most cases; a reason is kinder."""
-        self.node.warn_of_stranger("connection refused", connection=self.name, reason=str(error))
+        self.node.strangers.warn(
+            self.node.turn.now_ms, "connection refused", connection=self.name, reason=str(error)
+        )
         speaks = self._auth_failure_close or self.state in (State.OPENING, State.TUNING)
         if not speaks and not isinstance(error, LoginRefused):
             speaks = self.state is not State.STARTING or isinstance(error, FrameError | UnexpectedFrame)
@@ -593,7 +597,7 @@ class Session:
         self._tuned_channel_max = tuning.channel_max
         if tuning.heartbeat:
             self._heartbeats.begin(tuning.heartbeat, self.node.turn.now_ms)
-            self.node.set_timer(self, self.next_timer_ms())
+            self.node.timers.arm(self, self.next_timer_ms())
 
     def _open(self, method: commands.Connection.Open) -> None:
         vhost = self.node.vhosts.get(method.virtual_host)
@@ -613,7 +617,7 @@ class Session:
         self.connection = connection
         self._reader.is_running = True
         self._deadline_ms = 0
-        self.node.set_timer(self, self.next_timer_ms())
+        self.node.timers.arm(self, self.next_timer_ms())
         self._send(make(commands.Connection.OpenOk))
         connection_created(self)
         self.node.log.info(
@@ -636,7 +640,7 @@ class Session:
     def _set_deadline(self, after_ms: int) -> None:
         self._deadline_ms = self.node.turn.now_ms + after_ms
         self._heartbeats.end()
-        self.node.set_timer(self, self._deadline_ms)
+        self.node.timers.arm(self, self._deadline_ms)
 
     @property
     def heartbeat_s(self) -> int:
@@ -655,8 +659,8 @@ class Session:
         now_ms = self.node.turn.now_ms
         if self._deadline_ms and now_ms >= self._deadline_ms:
             if self.state in (State.HEADER, State.STARTING, State.TUNING, State.OPENING):
-                self.node.warn_of_stranger(
-                    "handshake timed out", connection=self.name, state=self.state.value
+                self.node.strangers.warn(
+                    now_ms, "handshake timed out", connection=self.name, state=self.state.value
                 )
             self._end()
             return
@@ -670,7 +674,7 @@ class Session:
             )
             self._end()
             return
-        self.node.set_timer(self, self.next_timer_ms())
+        self.node.timers.arm(self, self.next_timer_ms())
 
 
 def _method_ids(event: Event | None) -> tuple[int, int]:
