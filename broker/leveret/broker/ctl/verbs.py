@@ -1,6 +1,6 @@
 """The verbs: how they are called, what they announce, which columns their tables have.
 
-Words, texts and columns are rabbitmqctl's. What a verb does is in server/administration.py.
+Words, texts and columns are rabbitmqctl's. What a verb does: see server/administration.py.
 """
 
 from __future__ import annotations
