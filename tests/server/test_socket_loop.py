@@ -10,7 +10,7 @@ import struct
 import subprocess
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,6 +47,19 @@ class Server:
         self.node = Node(self.settings, self.committer, store.load(), steady_wall_clock, str)
         self.loop = SocketLoop(self.node, self.listeners, self.waker)
         self.wires: list[Wire] = []  # of clients; closed at the end
+        self.is_over = False
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[trio.Nursery]:
+        """Serve in a thread; close everything at the end."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.to_thread.run_sync, self.loop.run, lambda: self.is_over)
+            try:
+                yield nursery
+            finally:
+                self.is_over = True
+                self.waker.wake()
+        self.close()
 
     def close(self) -> None:
         for wire in self.wires:
@@ -110,11 +123,8 @@ def patience() -> Iterator[None]:
 @pytest.fixture
 async def server() -> AsyncIterator[Server]:
     made = Server()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(made.loop.run)
+    async with made.running():
         yield made
-        nursery.cancel_scope.cancel()
-    made.close()
 
 
 async def connect(server: Server, *channels: int) -> Wire:
@@ -171,8 +181,7 @@ async def test_small_and_large_output_keeps_its_order_over_partial_writes(server
 async def test_more_large_pieces_than_one_call_takes_are_all_written() -> None:
     server = Server(write_buffer_bytes=64 * 1024 * 1024)
     bodies = [bytes([number % 256]) * 40_000 for number in range(PIECES_MAX // 4 + 50)]  # 4 pieces each
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(server.loop.run)
+    async with server.running():
         with patience():
             wire = await connect(server, 1)
             await wire.send(Peer.send(1, commands.Queue.Declare, queue="q"))
@@ -184,8 +193,6 @@ async def test_more_large_pieces_than_one_call_takes_are_all_written() -> None:
                 message = await wire.expect("Basic.Deliver")
                 assert isinstance(message, Content)
                 assert message.body == body
-        nursery.cancel_scope.cancel()
-    server.close()
 
 
 async def test_a_client_that_does_not_read_holds_up_nobody_and_keeps_its_place(server: Server) -> None:
@@ -213,8 +220,7 @@ async def test_a_client_that_does_not_read_holds_up_nobody_and_keeps_its_place(s
 async def test_a_client_that_reads_no_replies_is_not_asked_for_more() -> None:
     server = Server(write_buffer_bytes=65536)
     gets = 100
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(server.loop.run)
+    async with server.running() as nursery:
         with patience():
             wire = await slow_reader(server)
             body = bytes(100_000)
@@ -233,8 +239,22 @@ async def test_a_client_that_reads_no_replies_is_not_asked_for_more() -> None:
             assert session.outbox.size < 1_000_000
             for _ in range(gets):
                 await wire.expect("Basic.GetOk", "Basic.RecoverOk")
-        nursery.cancel_scope.cancel()
-    server.close()
+
+
+# time
+
+
+async def test_what_is_due_is_done_though_no_client_does_anything(server: Server) -> None:
+    dying = {"x-message-ttl": 20, "x-dead-letter-exchange": "", "x-dead-letter-routing-key": "dead"}
+    with patience():
+        wire = await connect(server, 1)
+        await wire.send(
+            Peer.send(1, commands.Queue.Declare, queue="dead"),
+            Peer.send(1, commands.Queue.Declare, queue="q", arguments=dying),
+            Peer.send(1, commands.Basic.Consume, queue="dead", no_ack=True),
+            wire.peer.publish(1, "", "q", b"late"),
+        )
+        await wire.expect("Queue.DeclareOk", "Queue.DeclareOk", "Basic.ConsumeOk", "Basic.Deliver")
 
 
 # many connections

@@ -131,9 +131,9 @@ class Batch:
         return bool(
             self.definitions
             or self.settled
-            or any(self.enqueued.values())
-            or any(self.spilled.values())
-            or any(self.delayed.values())
+            or (self.enqueued and any(self.enqueued.values()))
+            or (self.spilled and any(self.spilled.values()))
+            or (self.delayed and any(self.delayed.values()))
             or self.streamed
             or self.offsets
             or self.returned
@@ -144,9 +144,9 @@ class Batch:
         """Whether this removes `most` messages at most, and does nothing else."""
         return not (
             self.definitions
-            or any(self.enqueued.values())
-            or any(self.spilled.values())
-            or any(self.delayed.values())
+            or (self.enqueued and any(self.enqueued.values()))
+            or (self.spilled and any(self.spilled.values()))
+            or (self.delayed and any(self.delayed.values()))
             or self.streamed
             or self.offsets
             or self.returned

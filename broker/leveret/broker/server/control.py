@@ -100,7 +100,8 @@ class ControlServer:
         if not verb.startswith(_QUIET):
             get_logger().info("administration", verb=verb, done="error" not in reply)
         durable = trio.Event()
-        node.when_durable(durable.set)
+        trio_token = trio.lowlevel.current_trio_token()
+        node.when_durable(lambda: trio_token.run_sync_soon(durable.set))  # called by the loop, not by trio
         self._wake()  # the loop's turn hands the changes to the store, and writes to who is closed
         await durable.wait()
         return reply

@@ -22,27 +22,25 @@ EVENTS_MAX: Final = 512
 
 
 class Patience:
-    """Waits for events.
+    """Looks for events before somebody sleeps.
 
     Args:
-        poll: returns events, `EVENTS_MAX` at most; waits for them for so many seconds at most.
+        poll: returns events, and takes how many seconds to wait for them, and how many to return at most.
         now: seconds on any clock.
     """
 
     def __init__(self, poll: Callable[[float, int], Events], now: Callable[[], float]) -> None:
         self._poll = poll
         self._now = now
-        self._rest: int = REST_MAX  # waits to rest for after the last spin in vain
+        self._rest: int = REST_MAX  # times to rest for after having looked in vain
         self._resting: int = 0  # what is left of them
 
-    def wait(self, timeout_s: float) -> Events:
-        """Return events; empty if there were none for so many seconds."""
-        poll = self._poll
-        if timeout_s <= 0:
-            return poll(0, EVENTS_MAX)
+    def look(self) -> Events:
+        """Return events; empty if there were none for `SPIN_S`, or looking would not pay."""
         if self._resting:
             self._resting -= 1
-            return poll(timeout_s, EVENTS_MAX)
+            return []
+        poll = self._poll
         until = self._now() + SPIN_S
         while True:
             events = poll(0, EVENTS_MAX)
@@ -52,4 +50,4 @@ class Patience:
             if self._now() >= until:
                 self._rest = min(2 * self._rest + 1, REST_MAX)
                 self._resting = self._rest
-                return poll(timeout_s, EVENTS_MAX)
+                return events

@@ -78,7 +78,7 @@ def serve(settings: Settings, reread: Callable[[], Settings], started_s: float |
         for listener in listeners:
             listener.close()
         raise
-    return trio.run(_run, settings, reread, store, listeners, started_s)
+    return _run(settings, reread, store, listeners, started_s)
 
 
 def keep_large_buffers() -> None:
@@ -159,7 +159,7 @@ _MONOTONIC_AT_START_MS: Final = int(time.monotonic() * 1000)
 _WALL_AT_START_MS: Final = int(time.time() * 1000)
 
 
-async def _run(
+def _run(
     settings: Settings,
     reread: Callable[[], Settings],
     store: Store,
@@ -172,38 +172,19 @@ async def _run(
     node = Node(settings, committer, snapshot, steady_wall_clock, secrets.token_urlsafe)
     node.listeners = [listener.getsockname()[:2] for listener in listeners]
     loop = SocketLoop(node, listeners, waker)
-    host, port = listeners[0].getsockname()[:2]
-    shown_host = f"[{host}]" if ":" in host else host
-    path = control_path(settings, port)
-    control = None if path is None else ControlServer(node, waker.wake, path)
-    if control is not None:
-        control.open()
-    log_exchange = LogExchange(node, waker.wake)
-    copy = Copy(log_exchange.take, settings.log_exchange_level) if settings.log_exchange else None
-    if copy is not None:
-        configure(settings.log_format, settings.log_level, copy=copy)
-    # Signals are listened to before anybody is told that there is a broker to send them to.
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-        startup_banner(
-            f"amqp://{shown_host}:{port}",
-            "in memory only" if settings.memory else str(settings.data.absolute()),
-            is_compiled(),
-            time.monotonic() - started_s,
-            log_format=settings.log_format,
-            log_level=settings.log_level,
-        )
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_heed_signals, signals, node, loop, waker, settings, reread, copy)
-            nursery.start_soon(give_back_memory, lambda: node.turn.memory_bytes, node.shrink)
-            nursery.start_soon(watch, node, settings, store, waker.wake)
-            if control is not None:
-                nursery.start_soon(control.run)
-            await loop.run()
-            nursery.cancel_scope.cancel()
-    log_exchange.stop()
-    if control is not None:
-        control.close()
-    loop.close()
+    guest = _Guest(settings, reread, store, node, loop, waker, started_s)
+    trio.lowlevel.start_guest_run(
+        guest.run,
+        run_sync_soon_threadsafe=loop.call_soon,
+        done_callback=lambda outcome: guest.results.append(outcome.unwrap),
+    )
+    try:
+        loop.run(guest.is_over)
+    finally:
+        guest.stop()
+        loop.run_calls(guest.is_over)
+        loop.close()
+    guest.results[0]()
     if node.failure is None and node.unfinished is not None:
         committer.write(node.unfinished, False)
     failure = _close(committer) or node.failure
@@ -212,6 +193,81 @@ async def _run(
         return EX_IO_ERROR
     get_logger().info("stopped")
     return EX_OK
+
+
+class _Guest:
+    """What runs on trio beside the socket loop: signals, the control socket, a look at memory and disk."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        reread: Callable[[], Settings],
+        store: Store,
+        node: Node,
+        loop: SocketLoop,
+        waker: Waker,
+        started_s: float,
+    ) -> None:
+        self._settings = settings
+        self._reread = reread
+        self._store = store
+        self._node = node
+        self._loop = loop
+        self._waker = waker
+        self._started_s = started_s
+        self._token: trio.lowlevel.TrioToken | None = None
+        self._stopped = trio.Event()
+        self._is_stopping = False
+        self.results: list[Callable[[], object]] = []  # of `run`, once it is over; raises what it raised
+
+    def is_over(self) -> bool:
+        """Whether `run` is over."""
+        return bool(self.results)
+
+    def stop(self) -> None:
+        """Have `run` end soon. Called by the host, so trio has to be woken."""
+        self._is_stopping = True
+        if self._token is not None and not self.results:
+            self._token.run_sync_soon(self._stopped.set)
+
+    async def run(self) -> None:
+        """Do it until `stop`."""
+        settings, node, waker = self._settings, self._node, self._waker
+        self._token = trio.lowlevel.current_trio_token()
+        host, port = node.listeners[0]
+        shown_host = f"[{host}]" if ":" in host else host
+        path = control_path(settings, port)
+        control = None if path is None else ControlServer(node, waker.wake, path)
+        if control is not None:
+            control.open()
+        log_exchange = LogExchange(node, waker.wake)
+        copy = Copy(log_exchange.take, settings.log_exchange_level) if settings.log_exchange else None
+        if copy is not None:
+            configure(settings.log_format, settings.log_level, copy=copy)
+        # Signals are listened to before anybody is told that there is a broker to send them to.
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            startup_banner(
+                f"amqp://{shown_host}:{port}",
+                "in memory only" if settings.memory else str(settings.data.absolute()),
+                is_compiled(),
+                time.monotonic() - self._started_s,
+                log_format=settings.log_format,
+                log_level=settings.log_level,
+            )
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(
+                    _heed_signals, signals, node, self._loop, waker, settings, self._reread, copy
+                )
+                nursery.start_soon(give_back_memory, lambda: node.turn.memory_bytes, node.shrink)
+                nursery.start_soon(watch, node, settings, self._store, waker.wake)
+                if control is not None:
+                    nursery.start_soon(control.run)
+                if not self._is_stopping:
+                    await self._stopped.wait()
+                nursery.cancel_scope.cancel()
+        log_exchange.stop()
+        if control is not None:
+            control.close()
 
 
 def _close(committer: Committer) -> StoreError | None:
