@@ -39,6 +39,7 @@ HOT_MODULES = [
     "broker/leveret/broker/model/streams/stream_tail.py",
     "broker/leveret/broker/model/turn.py",
     "broker/leveret/broker/model/vhost.py",
+    "broker/leveret/broker/server/clock.py",
     "broker/leveret/broker/server/committer.py",
     "broker/leveret/broker/server/heartbeats.py",
     "broker/leveret/broker/server/loop.py",

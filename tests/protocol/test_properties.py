@@ -57,7 +57,12 @@ def test_the_quick_way_to_replace_reply_to_makes_the_same_bytes(
     wanted: dict[str, object], old: bytes, new: bytes
 ) -> None:
     raw = replace(**{**wanted, "reply_to": old})  # type: ignore[arg-type]  # by name, of the right type
-    assert Properties.parse(raw).replace_reply_to(raw, new) == replace(raw, reply_to=new)
+    parsed = Properties.parse(raw)
+    replaced = parsed.replace_reply_to(raw, new)
+    assert replaced == replace(raw, reply_to=new)
+    quick, plain = parsed.with_reply_to(new), Properties.parse(replaced)
+    for name in (*PROPERTY_NAMES, "headers_raw", "reply_to_at"):
+        assert getattr(quick, name) == getattr(plain, name), name
 
 
 @given(values, values, st.sets(st.sampled_from(PROPERTY_NAMES)))

@@ -19,10 +19,11 @@ import trio
 from pamqp import commands
 
 from leveret.broker.config import Settings
+from leveret.broker.server.clock import steady_wall_clock
 from leveret.broker.server.committer import Committer
 from leveret.broker.server.loop import PIECES_MAX, SocketLoop, Waker
 from leveret.broker.server.node import Node
-from leveret.broker.server.run import listen, steady_wall_clock
+from leveret.broker.server.run import listen
 from leveret.storage.memory import MemoryStore
 
 from ..peer import Content, Event, Method, Peer

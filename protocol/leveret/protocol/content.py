@@ -127,8 +127,12 @@ class Message:
 
     def with_envelope(self, envelope: Envelope) -> Message:
         """Return the same body under other properties, exchange or routing key."""
-        body = self.body
-        content = encode_content(envelope.channel, envelope.frame_max, envelope.raw, body)
+        old = self.envelope
+        if envelope.channel == old.channel and envelope.frame_max == old.frame_max:  # body frames stay
+            rest = self.content[FRAME_OVERHEAD + int.from_bytes(self.content[3:7], "big") :]
+            content = _header_frame(envelope.channel, envelope.raw, self.body_bytes) + rest
+        else:
+            content = encode_content(envelope.channel, envelope.frame_max, envelope.raw, self.body)
         return Message(envelope, content, self.body_bytes)
 
 

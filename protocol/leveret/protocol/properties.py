@@ -128,6 +128,26 @@ class Properties:
         at = self.reply_to_at
         return raw[:at] + len(reply_to).to_bytes(1, "big") + reply_to + raw[at + 1 + len(self.reply_to) :]
 
+    def with_reply_to(self, reply_to: bytes) -> Properties:
+        """Return what `parse` would return for the result of `replace_reply_to`."""
+        made = Properties()
+        made.content_type = self.content_type
+        made.content_encoding = self.content_encoding
+        made.headers_raw = self.headers_raw
+        made.delivery_mode = self.delivery_mode
+        made.priority = self.priority
+        made.correlation_id = self.correlation_id
+        made.reply_to = reply_to
+        made.reply_to_at = self.reply_to_at
+        made.expiration = self.expiration
+        made.message_id = self.message_id
+        made.timestamp = self.timestamp
+        made.type = self.type
+        made.user_id = self.user_id
+        made.app_id = self.app_id
+        made.cluster_id = self.cluster_id
+        return made
+
     @property
     def headers(self) -> tables.Table | None:
         """The headers, decoded at the first use and then shared: do not change them."""

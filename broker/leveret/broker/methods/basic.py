@@ -94,7 +94,8 @@ def prepare(channel: Channel, messages: list[Message], mandatory: bool) -> Publi
         extra = extra_routing_keys(headers)
         keys += [key for key in extra if key != envelope.routing_key]
         if BCC in headers:
-            messages = _with_properties(messages, without_bcc(envelope.raw))
+            raw = without_bcc(envelope.raw)
+            messages = _with_properties(messages, raw, Properties.parse(raw))
             messages[0].envelope.bcc_keys = extra
     if channel.connection.grants.is_restricted:
         _require_write(channel, envelope.exchange, keys)
@@ -128,14 +129,15 @@ def _with_reply_name(channel: Channel, messages: list[Message]) -> list[Message]
     """Put the name of the channel's reply consumer into the reply-to property."""
     if channel.reply_consumer_tag is None:
         raise PreconditionFailed("fast reply consumer does not exist")
-    envelope = messages[0].envelope
-    raw = envelope.fields.replace_reply_to(envelope.raw, channel.reply_name.encode())
-    return _with_properties(messages, raw)
+    fields = messages[0].envelope.fields
+    reply_to = channel.reply_name.encode()
+    raw = fields.replace_reply_to(messages[0].envelope.raw, reply_to)
+    return _with_properties(messages, raw, fields.with_reply_to(reply_to))
 
 
-def _with_properties(messages: list[Message], raw: bytes) -> list[Message]:
+def _with_properties(messages: list[Message], raw: bytes, fields: Properties) -> list[Message]:
     old = messages[0].envelope
-    envelope = Envelope(old.exchange, old.routing_key, raw, Properties.parse(raw), old.channel, old.frame_max)
+    envelope = Envelope(old.exchange, old.routing_key, raw, fields, old.channel, old.frame_max)
     return [message.with_envelope(envelope) for message in messages]
 
 

@@ -21,6 +21,7 @@ from leveret.broker.banner import startup_banner
 from leveret.broker.config import ConfigError
 from leveret.broker.control_socket import control_path
 from leveret.broker.logs import Copy, configure, get_logger
+from leveret.broker.server.clock import steady_wall_clock
 from leveret.broker.server.committer import Committer
 from leveret.broker.server.control import ControlServer
 from leveret.broker.server.giving_back import give_back_memory
@@ -148,15 +149,6 @@ def _arguments_as_json(raw: bytes) -> str | None:
     """Show a field table in the readable views."""
     table = decode_table(raw)[0]
     return json.dumps(to_json(table), ensure_ascii=False) if table else None
-
-
-def steady_wall_clock() -> int:
-    """Return the milliseconds since 1970 as they were at start, and counted on without jumps."""
-    return _WALL_AT_START_MS + int(time.monotonic() * 1000) - _MONOTONIC_AT_START_MS
-
-
-_MONOTONIC_AT_START_MS: Final = int(time.monotonic() * 1000)
-_WALL_AT_START_MS: Final = int(time.time() * 1000)
 
 
 def _run(
