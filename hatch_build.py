@@ -20,6 +20,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 HOT_MODULES = [
     "broker/leveret/broker/methods/basic.py",
     "broker/leveret/broker/model/channel.py",
+    "broker/leveret/broker/model/connection.py",
     "broker/leveret/broker/model/consumer.py",
     "broker/leveret/broker/model/exchanges/binding.py",
     "broker/leveret/broker/model/exchanges/direct.py",

@@ -111,7 +111,7 @@ def _ack_run(channel: int, tags: list[int], last_is_multiple: bool) -> Frames:
 BODIES = (b"", b"\xce", b"body", b"x" * ROOM, b"".join(publish(1)), bytes(150))
 
 channels = st.sampled_from(CHANNELS)
-tags = st.sampled_from((0, 1, 2, 1 << 40, (1 << 64) - 1))
+tags = st.sampled_from((0, 1, 2, 1 << 24, (1 << 32) - 1, 1 << 32, 1 << 40, (1 << 64) - 1))
 publishes = st.builds(
     _repeated,
     st.builds(

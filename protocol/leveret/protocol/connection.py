@@ -45,6 +45,7 @@ FRAME_HEADER: Final = 2
 FRAME_BODY: Final = 3
 FRAME_HEARTBEAT: Final = 8
 END: Final = 0xCE
+FOUR_ZEROS: Final = bytes(4)
 
 HANDSHAKE_FRAME_MAX: Final = 8192  # before tuning; leaves room for long tokens as passwords
 BODY_BYTES_MAX: Final = 536870912  # no message can be larger, whatever is configured
@@ -289,18 +290,19 @@ class FrameReader:
         publish_size: int = len(publish_frame)
         messages: list[Message] = []
         prefix = channel.prefix
+        prefix_size: int = len(prefix)
         prefix_body: int = channel.prefix_body
         prefix_total: int = channel.prefix_total
         envelope = channel.envelope
-        while True:
-            if envelope is not None and prefix_total and buffer.startswith(prefix, offset):
+        while True:  # compiled, a slice and a comparison take a sixth of what `startswith` does
+            if envelope is not None and prefix_total and buffer[offset : offset + prefix_size] == prefix:
                 stop = offset + prefix_total
                 if stop > end or buffer[stop - 1] != END:
                     break
                 messages.append(Message(envelope, buffer[offset + publish_size : stop], prefix_body))
                 offset = stop
                 continue
-            if not buffer.startswith(publish_frame, offset):
+            if buffer[offset : offset + publish_size] != publish_frame:
                 break
             stop = self._read_content(channel, offset + publish_size, end)
             if stop == 0:
@@ -324,6 +326,7 @@ class FrameReader:
                 channel.prefix_total = 0
             channel.prefix_body = body
             prefix = channel.prefix
+            prefix_size = len(prefix)
             prefix_body = body
             prefix_total = channel.prefix_total
             offset = stop
@@ -336,7 +339,7 @@ class FrameReader:
         return None
 
     def _size_at(self, offset: int) -> int:
-        """Payload size of the frame at an offset."""
+        """Payload size of the frame at an offset: the 4 bytes behind the first 3."""
         buffer = self._buffer
         return (
             (buffer[offset + 3] << 24)
@@ -521,15 +524,18 @@ class FrameReader:
         buffer = self._buffer
         end: int = len(buffer)
         start = channel.ack_start
+        start_size: int = len(start)
         tags: list[int] = []
-        while offset + 21 <= end and buffer.startswith(start, offset):
+        while offset + 21 <= end and buffer[offset : offset + start_size] == start:
             if buffer[offset + 20] != END:
                 if tags:
                     break
                 self._offset = offset + 21
                 self.channel_in_progress = channel.number
                 self._check_end(FRAME_METHOD, buffer[offset + 7 : offset + 20], buffer[offset + 20])
-            tag: int = int.from_bytes(buffer[offset + 11 : offset + 19], "big")
+            tag: int = self._size_at(offset + 12)
+            if buffer[offset + 11 : offset + 15] != FOUR_ZEROS:  # it has more than 32 bits
+                tag = int.from_bytes(buffer[offset + 11 : offset + 19], "big")
             if buffer[offset + 19] & 1:
                 if tags:
                     break

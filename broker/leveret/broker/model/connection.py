@@ -1,4 +1,4 @@
-"""A connection as the model sees it: who it is, what it may do, its channels and exclusive queues."""
+"""A connection as the model sees it: who it is, what it may do, its channels and exclusive queues. HOT."""
 
 from __future__ import annotations
 

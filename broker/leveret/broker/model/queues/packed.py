@@ -215,7 +215,7 @@ def pack(messages: list[Message]) -> Block:
     envelope = first.envelope
     for message in messages:
         content = message.content
-        if message.envelope is not envelope or len(content) != size or not content.startswith(prefix):
+        if message.envelope is not envelope or len(content) != size or content[:start] != prefix:
             break
         rests.append(content[start:])
     if len(rests) < len(messages):
