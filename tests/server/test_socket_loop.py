@@ -48,18 +48,16 @@ class Server:
         self.node = Node(self.settings, self.committer, store.load(), steady_wall_clock, str)
         self.loop = SocketLoop(self.node, self.listeners, self.waker)
         self.wires: list[Wire] = []  # of clients; closed at the end
-        self.is_over = False
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[trio.Nursery]:
         """Serve in a thread; close everything at the end."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(trio.to_thread.run_sync, self.loop.run, lambda: self.is_over)
+            nursery.start_soon(trio.to_thread.run_sync, self.loop.run)
             try:
                 yield nursery
             finally:
-                self.is_over = True
-                self.waker.wake()
+                self.loop.stop()
         self.close()
 
     def close(self) -> None:

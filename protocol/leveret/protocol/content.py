@@ -14,6 +14,9 @@ from leveret.protocol.properties import Properties
 
 FRAME_END: Final = b"\xce"
 FRAME_OVERHEAD: Final = 8  # type, channel, size and end octet around a payload
+HEADER_FRAME_OVERHEAD: Final = (
+    20  # and class, weight and body size in a content header, before the properties
+)
 BASIC_CLASS: Final = b"\x00\x3c\x00\x00"  # class id 60 and weight 0, the start of a content header
 DEFAULT_FRAME_MAX: Final = 131072
 
@@ -129,8 +132,8 @@ class Message:
         """Return the same body under other properties, exchange or routing key."""
         old = self.envelope
         if envelope.channel == old.channel and envelope.frame_max == old.frame_max:  # body frames stay
-            rest = self.content[FRAME_OVERHEAD + int.from_bytes(self.content[3:7], "big") :]
-            content = _header_frame(envelope.channel, envelope.raw, self.body_bytes) + rest
+            body_frames = self.content[HEADER_FRAME_OVERHEAD + len(old.raw) :]
+            content = _header_frame(envelope.channel, envelope.raw, self.body_bytes) + body_frames
         else:
             content = encode_content(envelope.channel, envelope.frame_max, envelope.raw, self.body)
         return Message(envelope, content, self.body_bytes)

@@ -1,4 +1,4 @@
-"""Direct reply-to: consumers of the name amq.rabbitmq.reply-to, which get replies without a queue.
+"""Direct reply-to: consumers of the name amq.rabbitmq.reply-to, which get replies without a queue. HOT.
 
 Source: RabbitMQ guide "Direct Reply-to".
 """

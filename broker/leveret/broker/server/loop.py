@@ -87,6 +87,7 @@ class SocketLoop:
         self._links: dict[int, Link] = {}  # by descriptor
         self._link_of: dict[Outbox, Link] = {}
         self._is_accepting: bool = True
+        self._is_stopped: bool = False
         self._epoll = select.epoll()
         self._patience = Patience(self._epoll.poll, time.perf_counter)
         self._timer = Timer()
@@ -99,14 +100,15 @@ class SocketLoop:
             listener.setblocking(False)
             self._epoll.register(listener.fileno(), READ)
 
-    def run(self, is_over: Callable[[], bool]) -> None:
-        """Serve until the node is done.
-
-        Args:
-            is_over: asked after each turn, whether to stop before that.
-        """
-        while not (self._node.is_done or is_over()):
+    def run(self) -> None:
+        """Serve until the node is done, or `stop`."""
+        while not (self._node.is_done or self._is_stopped):
             self.turn()
+
+    def stop(self) -> None:
+        """Have `run` end after the turn. From any thread."""
+        self._is_stopped = True
+        self._waker.wake()
 
     def call_soon(self, function: Callable[[], object]) -> None:
         """Have a function called between two turns. From any thread."""

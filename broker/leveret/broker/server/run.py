@@ -168,10 +168,10 @@ def _run(
     trio.lowlevel.start_guest_run(
         guest.run,
         run_sync_soon_threadsafe=loop.call_soon,
-        done_callback=lambda outcome: guest.results.append(outcome.unwrap),
+        done_callback=lambda outcome: guest.ended(outcome.unwrap),
     )
     try:
-        loop.run(guest.is_over)
+        loop.run()
     finally:
         guest.stop()
         loop.run_calls(guest.is_over)
@@ -211,6 +211,11 @@ class _Guest:
         self._stopped = trio.Event()
         self._is_stopping = False
         self.results: list[Callable[[], object]] = []  # of `run`, once it is over; raises what it raised
+
+    def ended(self, result: Callable[[], object]) -> None:
+        """Note that `run` is over."""
+        self.results.append(result)
+        self._loop.stop()
 
     def is_over(self) -> bool:
         """Whether `run` is over."""

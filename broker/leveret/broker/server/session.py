@@ -65,6 +65,9 @@ FAREWELL_MS: Final = 3000  # how long a peer may take to close after our last wo
 CLOSE_OK_MAX_S: Final = 30  # how long to wait for connection.close-ok, if heartbeats do not say less
 
 BASIC: Final = 60
+_HEADER: Final = (
+    State.HEADER
+)  # asked for each time something arrives; looking it up takes Python as long as a frame
 
 
 class Session:
@@ -224,7 +227,7 @@ class Session:
 
     def process(self) -> None:
         """Handle buffered input until there is no more, or it must wait."""
-        if self.state is State.HEADER and not self._take_header():
+        if self.state is _HEADER and not self._take_header():
             return
         reader = self._reader
         handled = 0

@@ -1,4 +1,4 @@
-"""Consumer timeouts: a channel that keeps a delivery unacked for too long is closed.
+"""Consumer timeouts: a channel that keeps a delivery unacked for too long is closed. HOT.
 
 Theory of operation
 -------------------
