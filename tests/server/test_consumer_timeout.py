@@ -8,8 +8,6 @@ from __future__ import annotations
 import pytest
 from pamqp import commands
 
-from leveret.broker.model.queues import consumer_timeout
-
 from .harness import PERSISTENT, Broker, ChannelOfTest, Refused, is_redelivered
 from .test_policies import set_policy
 
@@ -225,9 +223,9 @@ def test_a_get_that_waits_for_the_store_is_forgotten_with_its_channel() -> None:
     assert broker.channel().drain("q") == [b"a"]
 
 
-def test_channels_that_are_closed_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(consumer_timeout, "CLOSED_MAX", 10)
+def test_channels_that_are_closed_are_forgotten() -> None:
     broker = Broker(consumer_timeout_s=1800.0)
+    broker.node.turn.watches.closed_max = 10
     client = broker.connect()
     client.channel(1).declare("q")
     for _ in range(50):
@@ -237,17 +235,17 @@ def test_channels_that_are_closed_are_forgotten(monkeypatch: pytest.MonkeyPatch)
     assert len(broker.node.turn.watches) <= 20
 
 
-def test_marks_are_thinned_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(consumer_timeout, "MARKS_MAX", 4)
+def test_marks_are_thinned_out() -> None:
     channel = with_timeout(100 * MINUTE_MS)
-    for tag in range(2, 90):
-        channel.publish("q", b"b")
-        channel.ack(tag)
-        channel.broker.advance(MINUTE_MS)
     session = channel.client.session
     assert session.connection is not None
     watch = session.connection.channels[1].watch
     assert watch is not None
+    watch.marks_max = 4
+    for tag in range(2, 90):
+        channel.publish("q", b"b")
+        channel.ack(tag)
+        channel.broker.advance(MINUTE_MS)
     assert len(watch._marks) <= 4
     assert is_open(channel)
     assert closed_after_ms(channel, 120 * MINUTE_MS, MINUTE_MS) > 0

@@ -34,11 +34,12 @@ CLOSED_MAX: Final = 1000  # and as many as are open: watches of closed channels 
 class Watch:
     """What is known of the times of one channel's deliveries."""
 
-    __slots__ = ("_marks", "armed_at_ms", "channel", "least_ms")
+    __slots__ = ("_marks", "armed_at_ms", "channel", "least_ms", "marks_max")
 
     def __init__(self, channel: Channel, least_ms: int) -> None:
         self.channel = channel
         self.least_ms = least_ms  # the shortest timeout on it
+        self.marks_max: int = MARKS_MAX
         self.armed_at_ms: int = 0
         self._marks: list[tuple[int, int]] = []  # when, delivery tag of the next delivery then
 
@@ -82,17 +83,18 @@ class Watch:
         while gone < len(marks) and marks[gone][1] <= oldest:
             gone += 1
         del marks[:gone]
-        if len(marks) > MARKS_MAX:
+        if len(marks) > self.marks_max:
             del marks[::2]
 
 
 class Watches:
     """The channels to look at."""
 
-    __slots__ = ("_heap", "_number", "_open", "default_ms")
+    __slots__ = ("_heap", "_number", "_open", "closed_max", "default_ms")
 
     def __init__(self) -> None:
         self.default_ms: int = 0  # timeout where nobody says another
+        self.closed_max: int = CLOSED_MAX
         self._heap: list[tuple[int, int, Watch]] = []  # when, a number, whom to look at
         self._number: int = 0
         self._open: int = 0  # watches of open channels when they were counted last
@@ -117,7 +119,7 @@ class Watches:
         watch.armed_at_ms = now_ms + watch.interval_ms
         self._number += 1
         heappush(self._heap, (watch.armed_at_ms, self._number, watch))
-        if len(self._heap) > CLOSED_MAX + 2 * self._open:
+        if len(self._heap) > self.closed_max + 2 * self._open:
             self._heap = [item for item in self._heap if _is_due(*item)]
             heapify(self._heap)
             self._open = len(self._heap)
