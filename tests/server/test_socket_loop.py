@@ -52,13 +52,15 @@ class Server:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[trio.Nursery]:
         """Serve in a thread; close everything at the end."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(trio.to_thread.run_sync, self.loop.run)
-            try:
-                yield nursery
-            finally:
-                self.loop.stop()
-        self.close()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(trio.to_thread.run_sync, self.loop.run)
+                try:
+                    yield nursery
+                finally:
+                    self.loop.stop()
+        finally:
+            self.close()
 
     def close(self) -> None:
         for wire in self.wires:
@@ -234,8 +236,8 @@ async def test_a_client_that_reads_no_replies_is_not_asked_for_more() -> None:
             for _ in range(20):
                 await other.send(QOS)
                 await other.expect("Basic.QosOk")
-            [session] = [s for s in server.node.sessions if s.outbox.size]
-            assert session.outbox.size < 1_000_000
+            # The other one's last reply may have come before the server's thread has noted that it left.
+            assert 0 < max(session.outbox.size for session in list(server.node.sessions)) < 1_000_000
             for _ in range(gets):
                 await wire.expect("Basic.GetOk", "Basic.RecoverOk")
 
