@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 from pamqp import commands
 
-from .harness import Broker, ChannelOfTest, Refused, delivery_tag, is_redelivered
+from .harness import PERSISTENT, Broker, ChannelOfTest, Refused, delivery_tag, is_redelivered
 
 pytestmark = pytest.mark.usefixtures("either_way")
 
@@ -124,6 +124,19 @@ def test_multiple_skips_what_is_settled_or_never_needed_it() -> None:
     channel.check_open()
     channel.close()
     assert channel.client.channel(2).ready("q") == 0
+
+
+def test_multiple_settles_messages_that_were_got_from_several_queues() -> None:
+    broker = Broker()
+    channel = broker.channel()
+    for queue in "pqr":
+        channel.declare(queue, durable=True)
+        channel.publish(queue, b"1", properties=PERSISTENT)
+        channel.publish(queue, b"2", properties=PERSISTENT)
+        channel.get(queue, no_ack=False)
+    channel.ack(3, multiple=True)
+    broker.restart()
+    assert [broker.channel().drain(queue) for queue in "pqr"] == [[b"2"]] * 3
 
 
 def test_tags_of_another_channel_are_unknown() -> None:

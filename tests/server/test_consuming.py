@@ -483,6 +483,28 @@ def test_each_consumer_has_its_own_prefetch_count() -> None:
     assert (channel.bodies("a"), channel.bodies("b")) == ([b"1", b"2"], [b"3", b"4"])
 
 
+@pytest.mark.parametrize("singly", [True, False])
+def test_acks_make_room_for_the_consumer_that_had_the_message(singly: bool) -> None:
+    channel = Broker().channel()
+    queue_of(channel, 9)
+    channel.declare("p")
+    channel.publish_all("p", b"x", b"y")
+    channel.qos(2)
+    channel.consume("q", "a")
+    channel.consume("q", "b")
+    channel.qos(1)
+    channel.consume("p", "c")
+    assert [channel.bodies(tag) for tag in "abc"] == [[b"1", b"2"], [b"3", b"4"], [b"x"]]
+    if singly:
+        with channel.client.at_once():
+            for tag in (1, 2, 3, 5):
+                channel.ack(tag)
+    else:
+        channel.ack(3, multiple=True)
+        channel.ack(5)
+    assert (len(channel.bodies("a")), len(channel.bodies("b")), channel.bodies("c")) == (2, 1, [b"y"])
+
+
 def test_a_changed_prefetch_count_is_for_later_consumers() -> None:
     channel = Broker().channel()
     queue_of(channel, 6)

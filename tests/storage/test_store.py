@@ -277,6 +277,21 @@ class TestMessages:
         assert bodies(engine.store, 1) == {2: b"b"}
         assert engine.restart().queues == [stored(1, 1, 1, 2, 2)]
 
+    def test_messages_settled_together_leave_their_own_batch_or_the_store(self, engine: Engine) -> None:
+        define(engine.store, declared(1))
+        enqueue(engine.store, 1, 1, b"a", b"bb", b"ccc")
+        batch = Batch(2)
+        batch.settle_all(1, [1, 2], [1, 2])
+        assert batch.settled == {1: {1: 1, 2: 2}}
+        batch.enqueue(1, 4, [Content(b"d"), Content(b"e")])
+        batch.settle_all(1, [3, 4], [3, 1])
+        assert (batch.settled, list(batch.enqueued[1])) == ({1: {1: 1, 2: 2, 3: 3}}, [5])
+        batch.spill(2, 1, Content(b"f"))
+        batch.settle_all(2, [1, 2], [1, 1])
+        assert (batch.settled[2], batch.spilled[2]) == ({2: 1}, {})
+        engine.store.apply(batch)
+        assert bodies(engine.store, 1) == {5: b"e"}
+
     def test_positions_may_begin_again_after_a_restart(self, engine: Engine) -> None:
         define(engine.store, declared(1))
         enqueue(engine.store, 1, 1, b"a", b"b", b"c")

@@ -222,6 +222,14 @@ class Batch:
             settled = self.settled[queue_id] = {}
         settled[position] = body_bytes
 
+    def settle_all(self, queue_id: int, positions: list[int], body_bytes: list[int]) -> None:
+        """Do the same with several messages; `body_bytes` is of each."""
+        if self.enqueued.get(queue_id) or self.spilled.get(queue_id):
+            for index, position in enumerate(positions):
+                self.settle(queue_id, position, body_bytes[index])
+        else:
+            self.settled.setdefault(queue_id, {}).update(zip(positions, body_bytes, strict=True))
+
     def purge(self, queue_id: int, first: int, last: int, count: int, body_bytes: int) -> None:
         """Remove a range of messages, all stored by batches before; others are settled singly."""
         self.definitions.append(QueuePurged(queue_id, first, last, count, body_bytes))

@@ -185,8 +185,9 @@ class Channel:
             tags = sorted(outstanding for outstanding in unacked if outstanding <= tag)
             entries = [unacked.pop(outstanding) for outstanding in tags]
         else:
+            pop = unacked.pop
             for number in range(self._oldest_tag, tag + 1):
-                entry = unacked.pop(number, None)
+                entry = pop(number, None)
                 if entry is not None:
                     tags.append(number)
                     entries.append(entry)
@@ -206,22 +207,48 @@ class Channel:
         Raises:
             PreconditionFailed: a tag is not outstanding; those before it are settled.
         """
-        unacked = self.unacked
+        pop = self.unacked.pop
+        entries: list[Entry] = []
+        unknown: int | None = None
         for tag in tags:
-            entry = unacked.pop(tag, None)
+            entry = pop(tag, None)
             if entry is None:
-                raise PreconditionFailed(f"unknown delivery tag {tag}")
-            consumer = entry.consumer
-            if consumer is not None:
-                consumer.unacked_count -= 1
-                self.consumers_unacked_count -= 1
-            if not entry.queue.is_deleted:
-                entry.queue.settle(entry)
+                unknown = tag
+                break
+            entries.append(entry)
+        self._ack(entries)
+        if unknown is not None:
+            raise PreconditionFailed(f"unknown delivery tag {unknown}")
         if self.global_prefetch_count:
             self._share_room()
 
+    def _ack(self, entries: list[Entry]) -> None:
+        """Settle deliveries, as many at once as one consumer, or basic.get, had of one queue in a row."""
+        start = 0
+        count = len(entries)
+        while start < count:
+            queue = entries[start].queue
+            consumer = entries[start].consumer
+            end = start + 1
+            while end < count and entries[end].queue is queue and entries[end].consumer is consumer:
+                end += 1
+            if consumer is not None:
+                consumer.unacked_count -= end - start
+                self.consumers_unacked_count -= end - start
+            if not queue.is_deleted:
+                queue.settle(entries if end - start == count else entries[start:end])
+            start = end
+
     def settle(self, settlement: Settlement) -> None:
         """Ack, requeue or refuse deliveries that were taken."""
+        if settlement.is_ack and not settlement.cause:
+            self._ack(settlement.entries)
+        else:
+            self._refuse(settlement)
+        if self.global_prefetch_count:
+            self._share_room()
+
+    def _refuse(self, settlement: Settlement) -> None:
         for entry in settlement.entries:
             consumer = entry.consumer
             if consumer is not None:
@@ -229,16 +256,10 @@ class Channel:
                 self.consumers_unacked_count -= 1
         if settlement.cause:
             self._requeue(settlement.entries, settlement.cause)
-        elif settlement.is_ack:
-            for entry in settlement.entries:
-                if not entry.queue.is_deleted:
-                    entry.queue.settle(entry)
-        else:
-            for entry in settlement.entries:
-                if not entry.queue.is_deleted:
-                    entry.queue.reject(entry)
-        if self.global_prefetch_count:
-            self._share_room()
+            return
+        for entry in settlement.entries:
+            if not entry.queue.is_deleted:
+                entry.queue.reject(entry)
 
     def _requeue(self, entries: list[Entry], cause: int) -> None:
         by_queue: dict[Queue, list[Entry]] = {}

@@ -321,6 +321,22 @@ class Backlog:
         if entry.is_spilled or (self.durable and message.envelope.persistent):
             self._turn.batch.settle(self._queue_id, entry.position, message.body_bytes)
 
+    def forget_entries(self, entries: list[Entry]) -> None:
+        """Remove messages from the store, if they are there."""
+        if len(entries) == 1:
+            self.forget_entry(entries[0])
+            return
+        durable = self.durable
+        positions: list[int] = []
+        body_bytes: list[int] = []
+        for entry in entries:
+            message = entry.message
+            if entry.is_spilled or (durable and message.envelope.persistent):
+                positions.append(entry.position)
+                body_bytes.append(message.body_bytes)
+        if positions:
+            self._turn.batch.settle_all(self._queue_id, positions, body_bytes)
+
     def forget(self, message: Message, position: int) -> None:
         """Do the same for a message that is, or was until now, in `ready`."""
         if (

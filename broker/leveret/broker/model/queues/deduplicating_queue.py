@@ -122,10 +122,11 @@ class DeduplicatingQueue(Queue):
                 self._is_unacked(entry.message)
         return entry
 
-    def settle(self, entry: Entry) -> None:
-        """An unacked message was acked."""
-        super().settle(entry)
-        self._left(entry.message)
+    def settle(self, entries: list[Entry]) -> None:
+        """Unacked messages were acked."""
+        super().settle(entries)
+        for entry in entries:
+            self._left(entry.message)
 
     def discard(self, entry: Entry, reason: str) -> None:
         """Dead-letter a message that is no longer queued, or drop it."""

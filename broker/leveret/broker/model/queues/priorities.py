@@ -328,6 +328,11 @@ class PriorityBacklog(Backlog):
         assert isinstance(entry, LevelEntry)
         entry.level.forget_entry(entry)
 
+    def forget_entries(self, entries: list[Entry]) -> None:
+        """Remove messages from the store, if they are there."""
+        for entry in entries:
+            self.forget_entry(entry)
+
     def forget(self, message: Message, position: int) -> None:
         """Do the same for a message that was taken last."""
         level = self._taken_from

@@ -437,10 +437,10 @@ class Queue:
 
     # -- what becomes of unacked messages
 
-    def settle(self, entry: Entry) -> None:
-        """An unacked message was acked."""
-        self.messages_unacknowledged -= 1
-        self.backlog.forget_entry(entry)
+    def settle(self, entries: list[Entry]) -> None:
+        """Unacked messages were acked."""
+        self.messages_unacknowledged -= len(entries)
+        self.backlog.forget_entries(entries)
         if self.consumers:
             self.turn.touched[self] = None
 

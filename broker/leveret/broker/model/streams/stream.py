@@ -434,8 +434,12 @@ class Stream(Queue):
 
     # -- what becomes of deliveries
 
-    def settle(self, entry: Entry) -> None:
-        """A delivery was acked: there is room for another."""
+    def settle(self, entries: list[Entry]) -> None:
+        """Deliveries were acked: there is room for others."""
+        for entry in entries:
+            self._settle(entry)
+
+    def _settle(self, entry: Entry) -> None:
         self.messages_unacknowledged -= 1
         consumer = entry.consumer
         if consumer is None:
@@ -470,7 +474,7 @@ class Stream(Queue):
 
     def reject(self, entry: Entry) -> None:
         """A delivery was refused, which is the same."""
-        self.settle(entry)
+        self._settle(entry)
 
     def requeue(self, entries: list[Entry], cause: int = FAILED) -> None:
         """Deliveries were given back. They stay where they are; whoever wants them reads them again."""
@@ -483,7 +487,7 @@ class Stream(Queue):
                 if consumer is not None:
                     self._leaving.pop(consumer, None)
             else:
-                self.settle(entry)
+                self._settle(entry)
 
     # -- what a stream cannot
 
