@@ -60,6 +60,7 @@ HOT_MODULES = [
     "protocol/leveret/protocol/tables.py",
     "storage/leveret/storage/batch.py",
     "storage/leveret/storage/changes.py",
+    "storage/leveret/storage/checksum.py",
     "storage/leveret/storage/reading.py",
     "storage/leveret/storage/records.py",
     "storage/leveret/storage/redo_log.py",

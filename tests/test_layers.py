@@ -30,7 +30,7 @@ BELOW_MODEL = {
 # area -> what its modules may import beside the standard library. The longest area that fits a module counts.
 ALLOWED = {
     "leveret.protocol": {"leveret.protocol", "pamqp"},
-    "leveret.storage": {"leveret.storage"},
+    "leveret.storage": {"leveret.storage", "zlib_ng"},
     "leveret.broker.access": {"leveret.protocol"},
     "leveret.broker.model": {"leveret.broker.model", *BELOW_MODEL},
     "leveret.broker.methods": {"leveret.broker.methods", "leveret.broker.model", *BELOW_MODEL},

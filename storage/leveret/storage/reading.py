@@ -14,9 +14,9 @@ from __future__ import annotations
 
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final
-from zlib import crc32
 
 from leveret.storage.changes import MAX_POSITION
+from leveret.storage.checksum import checksum_seed, crc32_function
 from leveret.storage.schema import DELAYED, NOT_REMOVED, PERSISTENT, POSITION_BITS, block_table, not_settled
 from leveret.storage.stored import StoredMessage
 
@@ -188,6 +188,7 @@ def read_alike(rows: Iterable[Row], kind: Kind, max_bytes: int, messages: list[S
     Raises:
         DamagedRowError: a checksum is wrong.
     """
+    crc32 = crc32_function()
     exchange = kind.exchange
     routing_key = kind.routing_key
     properties = kind.properties
@@ -223,6 +224,7 @@ def read_messages(rows: Iterable[Row], max_bytes: int) -> list[StoredMessage]:
     Raises:
         DamagedRowError: a checksum is wrong.
     """
+    crc32 = crc32_function()
     messages: list[StoredMessage] = []
     body_bytes = 0
     exchange = routing_key = properties = b""
@@ -287,11 +289,6 @@ def _parameter(name: bytes) -> str | bytes:
         return name.decode()
     except UnicodeDecodeError:
         return name
-
-
-def checksum_seed(exchange: bytes, routing_key: bytes, properties: bytes) -> int:
-    """Return the CRC-32 of everything but the body, which it is continued with."""
-    return crc32(properties, crc32(routing_key, crc32(exchange)))
 
 
 def read_name(name: bytes) -> str:

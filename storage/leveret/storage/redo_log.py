@@ -26,8 +26,8 @@ from collections import deque
 from contextlib import suppress
 from struct import Struct
 from typing import TYPE_CHECKING, Final, Protocol
-from zlib import crc32
 
+from leveret.storage.checksum import crc32_function
 from leveret.storage.direct_io import BLOCK_BYTES
 from leveret.storage.records import DamagedRecordError, decode_batch
 from leveret.storage.store import StoreError
@@ -102,7 +102,8 @@ class RedoLog:
         if start is None:
             return False
         header = _HEADER.pack(_MAGIC, self._name, self.last + 1, len(batch))
-        checksum = _CHECKSUM.pack(crc32(batch, crc32(header)))
+        crc32 = crc32_function()
+        checksum = _CHECKSUM.pack(crc32(batch, crc32(header, 0)))
         try:
             self._writer.write(b"".join((header, checksum, batch)), start * BLOCK_BYTES)
         except BlockingIOError:
@@ -280,6 +281,7 @@ def _record_at(data: bytes, start: int, name: bytes) -> tuple[int, bytes] | None
     begin = start + HEADER_BYTES
     batch = data[begin : begin + size]
     (checksum,) = _CHECKSUM.unpack_from(data, start + _HEADER.size)
-    if crc32(batch, crc32(data[start : start + _HEADER.size])) != checksum:
+    crc32 = crc32_function()
+    if crc32(batch, crc32(data[start : start + _HEADER.size], 0)) != checksum:
         return None
     return number, batch

@@ -13,10 +13,9 @@ from __future__ import annotations
 
 from functools import cache
 from typing import TYPE_CHECKING, Final, TypeVar
-from zlib import crc32
 
 from leveret.storage.changes import MAX_POSITION
-from leveret.storage.reading import checksum_seed
+from leveret.storage.checksum import checksum_seed, crc32_function
 from leveret.storage.schema import MESSAGES, PERSISTENT, POSITION_BITS
 
 if TYPE_CHECKING:
@@ -140,6 +139,7 @@ class RowWriter:
         Returns:
             the length of the bodies.
         """
+        crc32 = crc32_function()
         base = queue_id << POSITION_BITS
         plain = self._plain
         total = 0
