@@ -197,6 +197,17 @@ def test_deliveries_are_encoded_as_pamqp_encodes_them(
     assert written == sum(map(len, expected))
 
 
+@pytest.mark.parametrize("first_tag", [1, 255, 256, 65_400, (1 << 32) - 200])
+def test_the_tags_of_a_long_run_of_deliveries_are_consecutive(first_tag: int) -> None:
+    messages = [message_of("", "q")] * 600
+    out: list[bytes] = []
+    encode_deliveries(out, deliver_prefix("c"), 1, 4096, first_tag, False, messages)
+    assert b"".join(out) == b"".join(
+        frame.marshal(commands.Basic.Deliver("c", tag, False, "", "q"), 1) + messages[0].content
+        for tag in range(first_tag, first_tag + 600)
+    )
+
+
 @pytest.mark.parametrize("size", [23, 24, 25, 55, 56, 57])
 def test_a_delivery_to_smaller_frames_than_the_publishers_is_cut_only_if_it_must_be(size: int) -> None:
     sample = Sample("", "q", commands.Basic.Properties(), bytes(size), Link(1, 64))
