@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from pamqp import commands
 
 from leveret.broker.config import Settings
-from leveret.broker.server.committer import Answer, DueRequest, Loaded, LoadRequest, Written, read
+from leveret.broker.server.committer import Answer, DueRequest, LoadRequest, Written, read
 from leveret.broker.server.node import Node
 from leveret.broker.server.write_behind import WriteBehind
 from leveret.protocol.methods import make
@@ -70,7 +70,7 @@ class AnsweringStore:
     def read(self, request: LoadRequest | DueRequest) -> None:
         """See `StoreThreads.read`."""
         assert self._store is not None
-        self._answers.append(Loaded(request, read(self._store, request)))
+        self._answers.append(read(self._store, request))
 
     def make_rows(self) -> None:
         """See `StoreThreads.make_rows`."""

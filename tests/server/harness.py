@@ -32,7 +32,6 @@ from leveret.broker.server.committer import (
     Applied,
     DueRequest,
     Failed,
-    Loaded,
     LoadRequest,
     Written,
     read,
@@ -214,7 +213,7 @@ class ManualStore:
         if self.failure is not None:
             self._answers.append(Failed(self.failure))
         elif isinstance(job, LoadRequest | DueRequest):
-            self._answers.append(Loaded(job, read(self.store, job)))
+            self._answers.append(read(self.store, job))
         elif isinstance(job, Batch):
             self._writer.do()
             self.batches_written += 1

@@ -155,6 +155,52 @@ def test_messages_their_order_and_the_account_are_kept(seed: int) -> None:
     history.end()
 
 
+def test_a_run_that_is_read_back_goes_behind_what_is_ready_without_a_state_of_its_own() -> None:
+    history = History(durable=True)
+    history.some_arrive(200, persistent=True)
+    history.memory_is_short()
+    history.the_batch_becomes_durable()
+    assert history.backlog.paged_count
+    ready = history.backlog.ready_count
+    history.some_are_taken(ready - 2, keep=False)
+    history.some_are_taken(1, keep=False)
+    history.reads_are_begun()
+    history.a_read_is_done()
+    assert history.backlog.ready_count > 1
+    assert history.backlog.entry_count == 0
+    assert not history.backlog.relieve()  # what is read ahead would be read again
+    history.end()
+
+
+def test_messages_with_gaps_between_them_are_read_back_with_their_own_positions() -> None:
+    history = History(durable=True)
+    history.some_arrive(200, persistent=True)
+    history.the_batch_becomes_durable()
+    for position in (30, 31, 33, 60):
+        history.turn.batch.settle(history.queue.id, position, 8 + len(PADDING))
+        history.waiting.remove(position - 1)
+    history.the_batch_becomes_durable()
+    history.backlog.clear()
+    left = len(history.waiting)
+    history.backlog.restore(left, left * (8 + len(PADDING)), 1, 200, 0, watch=False)
+    history.end()
+
+
+def test_the_end_of_what_is_ready_is_paged_out_though_more_has_been_read_back_behind_it() -> None:
+    history = History(durable=True)
+    history.some_arrive(300, persistent=True)
+    for _ in range(3):
+        history.memory_is_short()
+        history.the_batch_becomes_durable()
+    history.memory_is_short()
+    history.some_are_taken(history.backlog.ready_count - 2, keep=False)
+    history.some_are_taken(1, keep=True)
+    history.reads_are_begun()
+    history.a_read_is_done()
+    history.the_batch_becomes_durable()
+    history.end()
+
+
 def test_what_is_read_back_while_messages_in_front_of_it_are_paged_out_is_read_again() -> None:
     history = History(durable=True)
     history.some_arrive(200, persistent=True)

@@ -20,7 +20,7 @@ from leveret.storage.direct_io import DirectWriter
 from leveret.storage.redo_log import RECORD_BATCH_BYTES_MAX, log_path
 from leveret.storage.sqlite import SqliteStore
 from leveret.storage.store import StoreError
-from leveret.storage.stored import StoredMessage
+from leveret.storage.stored import StoredMessage, each_of
 
 from .harness import PERSISTENT, Broker, ChannelOfTest
 
@@ -217,7 +217,7 @@ class Runner:
 
     def messages(self) -> list[StoredMessage]:
         """Messages that have rows."""
-        return self.store.read(1, 0, MAX_POSITION, 100, 1000)
+        return each_of(self.store.read(1, 0, MAX_POSITION, 100, 1000))
 
     def until(self, kind: type) -> list[Answer]:
         """Return answers up to one of a kind."""

@@ -14,7 +14,7 @@ from leveret.storage.batch import Batch, Returned
 from leveret.storage.changes import MAX_POSITION, QueueDeclared
 from leveret.storage.memory import MemoryDisk, MemoryStore
 from leveret.storage.sqlite import SqliteStore
-from leveret.storage.stored import Snapshot, StoredMessage
+from leveret.storage.stored import Snapshot, StoredMessage, each_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -169,7 +169,14 @@ def settle(store: Store, queue_id: int, *positions: int, body_bytes: int = 1) ->
 
 def everything(store: Store, queue_id: int) -> list[StoredMessage]:
     """Return all messages of a queue."""
-    return store.read(queue_id, 0, NO_LIMIT, NO_LIMIT, NO_LIMIT)
+    return read(store, queue_id, 0, NO_LIMIT, NO_LIMIT, NO_LIMIT)
+
+
+def read(
+    store: Store, queue_id: int, after: int, up_to: int, limit: int, max_bytes: int
+) -> list[StoredMessage]:
+    """Return what `Store.read` gives, one by one."""
+    return each_of(store.read(queue_id, after, up_to, limit, max_bytes))
 
 
 def bodies(store: Store, queue_id: int) -> dict[int, bytes]:

@@ -15,7 +15,18 @@ from leveret.storage.changes import QueueDeleted
 from leveret.storage.sqlite import SqliteStore
 from leveret.storage.store import CorruptMessageError
 
-from .engines import NO_LIMIT, SqliteEngine, bodies, declared, define, enqueue, everything, settle, spill
+from .engines import (
+    NO_LIMIT,
+    SqliteEngine,
+    bodies,
+    declared,
+    define,
+    enqueue,
+    everything,
+    read,
+    settle,
+    spill,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,10 +94,9 @@ def test_a_block_is_full_when_its_bodies_are_long(sqlite_engine: SqliteEngine) -
 
 
 def test_a_window_that_begins_in_one_table_and_ends_in_another_is_read_in_order(long: SqliteEngine) -> None:
-    read = long.store.read(1, 5, 47, 1000, NO_LIMIT)
-    assert [message.position for message in read] == list(range(6, 48))
-    assert [message.position for message in long.store.read(1, 8, 47, 5, NO_LIMIT)] == [9, 10, 11, 12, 13]
-    assert [message.position for message in long.store.read(1, 8, 47, 99, 9)] == [9, 10, 11, 12, 13]
+    assert [message.position for message in read(long.store, 1, 5, 47, 1000, NO_LIMIT)] == list(range(6, 48))
+    assert [message.position for message in read(long.store, 1, 8, 47, 5, NO_LIMIT)] == [9, 10, 11, 12, 13]
+    assert [message.position for message in read(long.store, 1, 8, 47, 99, 9)] == [9, 10, 11, 12, 13]
 
 
 @pytest.mark.usefixtures("idle_housekeeper")

@@ -11,7 +11,7 @@ from leveret.storage.batch import Batch, Returned
 from leveret.storage.store import CorruptMessageError
 from leveret.storage.stored import StoredMessage
 
-from .engines import NO_LIMIT, Content, Engine, SqliteEngine, declared, define, everything
+from .engines import NO_LIMIT, Content, Engine, SqliteEngine, declared, define, everything, read, settle
 
 if TYPE_CHECKING:
     from leveret.storage.store import Store
@@ -34,7 +34,7 @@ def fill(store: Store, contents: list[Content], **timed: int) -> None:
 def in_windows(store: Store, max_bytes: int = NO_LIMIT) -> list[StoredMessage]:
     """Read a queue as the broker does."""
     found: list[StoredMessage] = []
-    while window := store.read(1, found[-1].position if found else 0, NO_LIMIT, WINDOW, max_bytes):
+    while window := read(store, 1, found[-1].position if found else 0, NO_LIMIT, WINDOW, max_bytes):
         assert len(window) <= WINDOW
         found += window
     return found
@@ -75,6 +75,24 @@ def test_messages_alike_are_read_whatever_their_names(engine: Engine, routing_ke
     ]
 
 
+def test_messages_alike_come_as_one_run(engine: Engine) -> None:
+    fill(engine.store, [PLAIN] * 35)
+    in_windows(engine.store)
+    settle(engine.store, 1, 25, body_bytes=len(PLAIN.body))
+    runs = engine.store.read(1, 20, NO_LIMIT, WINDOW, NO_LIMIT)
+    assert [(run.position, run.last_position, run.body_bytes) for run in runs] == [(21, 24, 20), (26, 31, 30)]
+
+
+def test_messages_far_apart_are_read(engine: Engine) -> None:
+    fill(engine.store, [PLAIN] * 5)
+    everything(engine.store, 1)
+    batch = Batch(1)
+    batch.enqueue(1, 1 << 40, [PLAIN])
+    engine.store.apply(batch)
+    found = [message.position for message in read(engine.store, 1, 3, NO_LIMIT, WINDOW, NO_LIMIT)]
+    assert found == [4, 5, 1 << 40]
+
+
 def test_messages_of_two_kinds_in_turn_are_read_as_they_are(engine: Engine) -> None:
     fill(engine.store, [Content(b"x", "", "ab"[n % 2]) for n in range(35)])
     assert [message.routing_key for message in in_windows(engine.store)] == [*"ab" * 17, "a"]
@@ -88,7 +106,7 @@ def test_queues_that_are_read_in_turn_do_not_mix(engine: Engine) -> None:
     engine.store.apply(batch)
     for after in (0, 10, 20):
         for queue_id, key in ((1, "first"), (2, "second")):
-            window = engine.store.read(queue_id, after, NO_LIMIT, WINDOW, NO_LIMIT)
+            window = read(engine.store, queue_id, after, NO_LIMIT, WINDOW, NO_LIMIT)
             assert [message.routing_key for message in window] == [key] * WINDOW
 
 
@@ -114,7 +132,7 @@ def test_the_byte_limit_holds_where_a_window_has_both_kinds(engine: Engine, at: 
     assert everything(engine.store, 1)  # and now it is known what the last one is like
     for after in range(39):
         for max_bytes, expected in ((1, 1), (10, 2), (11, 3)):
-            window = engine.store.read(1, after, NO_LIMIT, WINDOW, max_bytes)
+            window = read(engine.store, 1, after, NO_LIMIT, WINDOW, max_bytes)
             assert len(window) == min(expected, 40 - after)
 
 
@@ -128,7 +146,15 @@ def test_a_purge_in_the_middle_is_not_read(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", ["body = CAST('plaim' AS BLOB)", "body = 5", "checksum = 'x'", "routing_key = 7"]
+    "damage",
+    [
+        "body = CAST('plaim' AS BLOB)",
+        "body = 5",
+        "checksum = 'x'",
+        "checksum = checksum + 1",
+        "checksum = -checksum",
+        "routing_key = 7",
+    ],
 )
 def test_damage_among_messages_alike_is_found(sqlite_engine: SqliteEngine, damage: str) -> None:
     fill(sqlite_engine.store, [PLAIN] * 35)
@@ -146,5 +172,5 @@ def test_damage_among_messages_alike_is_found(sqlite_engine: SqliteEngine, damag
     connection.commit()
     connection.close()
     with pytest.raises(CorruptMessageError, match="position 25 of queue 'orders'"):
-        sqlite_engine.store.read(1, 20, NO_LIMIT, WINDOW, NO_LIMIT)
-    assert len(sqlite_engine.store.read(1, 0, 24, NO_LIMIT, NO_LIMIT)) == 24
+        read(sqlite_engine.store, 1, 20, NO_LIMIT, WINDOW, NO_LIMIT)
+    assert len(read(sqlite_engine.store, 1, 0, 24, NO_LIMIT, NO_LIMIT)) == 24

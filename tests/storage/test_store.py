@@ -29,6 +29,7 @@ from .engines import (
     define,
     enqueue,
     everything,
+    read,
     settle,
     spill,
 )
@@ -239,8 +240,8 @@ class TestMessages:
         assert [(q.first_position, q.last_position) for q in engine.restart().queues] == [
             (MAX_POSITION,) * 2
         ] * 2
-        assert [m.body for m in engine.store.read(0, 0, MAX_POSITION, 10, 10)] == [b"a"]
-        assert [m.body for m in engine.store.read(MAX_QUEUE_ID, 0, MAX_POSITION, 10, 10)] == [b"b"]
+        assert [m.body for m in read(engine.store, 0, 0, MAX_POSITION, 10, 10)] == [b"a"]
+        assert [m.body for m in read(engine.store, MAX_QUEUE_ID, 0, MAX_POSITION, 10, 10)] == [b"b"]
         define(engine.store, QueueDeleted(MAX_QUEUE_ID))
         assert bodies(engine.store, 0) == {MAX_POSITION: b"a"}
 
@@ -461,26 +462,26 @@ class TestRead:
         define(engine.store, declared(1), declared(2, "other"))
         enqueue(engine.store, 1, 1, *[b"x"] * 9)
         enqueue(engine.store, 2, 1, b"other")
-        assert [m.position for m in engine.store.read(1, 3, 6, 100, 100)] == [4, 5, 6]
-        assert engine.store.read(1, 9, 100, 100, 100) == []
-        assert engine.store.read(3, 0, 100, 100, 100) == []
+        assert [m.position for m in read(engine.store, 1, 3, 6, 100, 100)] == [4, 5, 6]
+        assert read(engine.store, 1, 9, 100, 100, 100) == []
+        assert read(engine.store, 3, 0, 100, 100, 100) == []
 
     def test_at_most_limit_messages_are_read(self, engine: Engine) -> None:
         define(engine.store, declared(1))
         enqueue(engine.store, 1, 1, *[b"x"] * 9)
-        assert [m.position for m in engine.store.read(1, 2, NO_LIMIT, 4, 100)] == [3, 4, 5, 6]
+        assert [m.position for m in read(engine.store, 1, 2, NO_LIMIT, 4, 100)] == [3, 4, 5, 6]
 
     def test_reading_stops_at_max_bytes(self, engine: Engine) -> None:
         define(engine.store, declared(1))
         enqueue(engine.store, 1, 1, *[b"12345"] * 9)
-        assert len(engine.store.read(1, 0, NO_LIMIT, 100, 14)) == 3
-        assert len(engine.store.read(1, 0, NO_LIMIT, 100, 15)) == 3
-        assert len(engine.store.read(1, 0, NO_LIMIT, 100, 16)) == 4
+        assert len(read(engine.store, 1, 0, NO_LIMIT, 100, 14)) == 3
+        assert len(read(engine.store, 1, 0, NO_LIMIT, 100, 15)) == 3
+        assert len(read(engine.store, 1, 0, NO_LIMIT, 100, 16)) == 4
 
     def test_one_message_is_read_however_long_it_is(self, engine: Engine) -> None:
         define(engine.store, declared(1))
         enqueue(engine.store, 1, 1, b"x" * 1000, b"y")
-        assert [m.position for m in engine.store.read(1, 0, NO_LIMIT, 100, 1)] == [1]
+        assert [m.position for m in read(engine.store, 1, 0, NO_LIMIT, 100, 1)] == [1]
 
     def test_one_thread_reads_while_another_writes(self, engine: Engine) -> None:
         rounds = 40
@@ -499,9 +500,9 @@ class TestRead:
         writer.start()
         positions: list[int] = []
         while len(positions) < rounds * 50 and (writer.is_alive() or not positions):
-            positions += [m.position for m in engine.store.read(1, len(positions), NO_LIMIT, 30, NO_LIMIT)]
+            positions += [m.position for m in read(engine.store, 1, len(positions), NO_LIMIT, 30, NO_LIMIT)]
         writer.join()
-        positions += [m.position for m in engine.store.read(1, len(positions), NO_LIMIT, NO_LIMIT, NO_LIMIT)]
+        positions += [m.position for m in read(engine.store, 1, len(positions), NO_LIMIT, NO_LIMIT, NO_LIMIT)]
         assert errors == []
         assert positions == list(range(1, rounds * 50 + 1))
 
@@ -542,7 +543,7 @@ class TestOwner:
         with pytest.raises(StoreError, match="closed"):
             define(engine.store, declared(1))
         with pytest.raises(StoreError, match="closed"):
-            engine.store.read(1, 0, 1, 1, 1)
+            read(engine.store, 1, 0, 1, 1, 1)
 
     def test_a_checkpoint_changes_nothing_to_see(self, engine: Engine) -> None:
         define(engine.store, declared(1))

@@ -79,8 +79,12 @@ class Message:
 
     def __init__(self, envelope: Envelope, content: bytes, body_bytes: int) -> None:
         self.envelope = envelope
-        self.content = content  # header frame and body frames, one after another
+        self.content = content  # its frames; empty in a `BareMessage`
         self.body_bytes = body_bytes
+
+    def frames(self) -> bytes:
+        """Return header frame and body frames, one after another."""
+        return self.content
 
     @property
     def exchange(self) -> str:
@@ -136,6 +140,43 @@ class Message:
             content = _header_frame(envelope.channel, envelope.raw, self.body_bytes) + body_frames
         else:
             content = encode_content(envelope.channel, envelope.frame_max, envelope.raw, self.body)
+        return Message(envelope, content, self.body_bytes)
+
+
+class BareMessage(Message):
+    """A message that was read from the store, with a body that fits into one frame and is not empty.
+
+    Whoever sends it joins it with others, so its frames are not joined before.
+
+    Args:
+        envelope: of it.
+        start: `content_start` for this body.
+        bare_body: the body.
+    """
+
+    __slots__ = ("bare_body", "start")
+
+    def __init__(self, envelope: Envelope, start: bytes, bare_body: bytes) -> None:
+        super().__init__(envelope, b"", len(bare_body))
+        self.start = start
+        self.bare_body = bare_body
+
+    @property
+    def body(self) -> bytes:
+        """The body."""
+        return self.bare_body
+
+    def frames(self) -> bytes:
+        """Return header frame and body frame."""
+        return encode_alike(self.start, self.bare_body)
+
+    def frames_for(self, channel: int, frame_max: int) -> bytes:
+        """Return the content frames for a channel."""
+        return encode_content(channel, frame_max, self.envelope.raw, self.bare_body)
+
+    def with_envelope(self, envelope: Envelope) -> Message:
+        """Return the same body under other properties, exchange or routing key."""
+        content = encode_content(envelope.channel, envelope.frame_max, envelope.raw, self.bare_body)
         return Message(envelope, content, self.body_bytes)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from leveret.protocol.content import FRAME_END, Message, short_string
+from leveret.protocol.content import FRAME_END, BareMessage, Message, short_string
 
 HEARTBEAT_FRAME: Final = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 
@@ -72,6 +72,16 @@ def encode_deliveries(
         if channel == envelope.channel and (
             envelope.frame_max <= frame_max or message.body_bytes + 8 <= frame_max
         ):
+            if isinstance(message, BareMessage):
+                out.append(head)
+                out.append(tag_ends[octet])
+                out.append(suffix)
+                out.append(message.start)
+                out.append(message.bare_body)
+                out.append(FRAME_END)
+                written += head_size + len(message.start) + message.body_bytes + 1
+                tag += 1
+                continue
             content = message.content
         else:
             content = message.frames_for(channel, frame_max)

@@ -37,12 +37,14 @@ from leveret.storage.changes import (
 from leveret.storage.store import StaleEpochError, StoreError
 from leveret.storage.stored import (
     Snapshot,
+    Stored,
     StoredExchangeQueue,
     StoredKey,
     StoredMessage,
     StoredOffset,
     StoredPriorityLevel,
     StoredQueue,
+    StoredRun,
 )
 
 
@@ -264,13 +266,13 @@ class MemoryStore:
             for queue_id, returned in batch.returned.items():
                 self._messages(queue_id).note_returns(returned)
 
-    def read(self, queue_id: int, after: int, up_to: int, limit: int, max_bytes: int) -> list[StoredMessage]:
+    def read(self, queue_id: int, after: int, up_to: int, limit: int, max_bytes: int) -> list[Stored]:
         """See `Store.read`."""
         with self._lock:
             self._require_usable()
             queue = self._messages(queue_id)
             found = queue.between(after + 1, up_to)[:limit]
-        return self._read(queue, found, max_bytes)
+        return _in_runs(self._read(queue, found, max_bytes))
 
     def read_delayed(
         self, queue_id: int, after_due_ms: int, after: int, limit: int, max_bytes: int
@@ -490,3 +492,32 @@ class MemoryStore:
         disk.permissions = {key: p for key, p in disk.permissions.items() if p.vhost != name}
         disk.topic_permissions = {key: p for key, p in disk.topic_permissions.items() if p.vhost != name}
         disk.parameters = {key: p for key, p in disk.parameters.items() if p.vhost != name}
+
+
+def _in_runs(messages: list[StoredMessage]) -> list[Stored]:
+    """Return messages with those in runs that may be in one."""
+    found: list[Stored] = []
+    for message in messages:
+        if (
+            not message.persistent
+            or message.dead_lettered
+            or message.expires_at_ms is not None
+            or message.returned is not None
+        ):
+            found.append(message)
+            continue
+        last = found[-1] if found else None
+        if (
+            isinstance(last, StoredRun)
+            and last.last_position + 1 == message.position
+            and last.properties == message.properties
+            and last.routing_key == message.routing_key
+            and last.exchange == message.exchange
+        ):
+            run = last
+        else:
+            run = StoredRun(message.position, message.exchange, message.routing_key, message.properties)
+            found.append(run)
+        run.bodies.append(message.body)
+        run.body_bytes += len(message.body)
+    return found

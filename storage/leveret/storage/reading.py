@@ -3,9 +3,9 @@
 A long queue is read back some thousand rows at a time, and mostly all of them have the same exchange, routing
 key and properties, no deadline, and were never dead-lettered. Every column that is fetched takes a tenth of
 what the row takes, most of it locks in SQLite's interface. So SQLite is told what the last row of the queue
-was like (`Kind`) and compares for itself; of rows like it only id, checksum and body are fetched. Where rows
-differ from each other all columns of all of them are fetched, and what is made of the names and the checksum
-as far as the body is kept from one row to the next.
+was like (`Kind`) and compares for itself; of rows like it only the body is fetched, and id and checksum as
+one number, and there is one object for a run of them. Where rows differ from each other all columns of all
+are fetched, and what is made of the names and the checksum as far as the body is kept from row to row.
 
 The rows of a long queue lie in several tables (blocks.py), each with those between two positions.
 """
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from leveret.storage.changes import MAX_POSITION
 from leveret.storage.checksum import checksum_seed, crc32_function
 from leveret.storage.schema import DELAYED, NOT_REMOVED, PERSISTENT, POSITION_BITS, block_table, not_settled
-from leveret.storage.stored import StoredMessage
+from leveret.storage.stored import Stored, StoredMessage, StoredRun
 
 if TYPE_CHECKING:
     import sqlite3
@@ -30,6 +30,11 @@ KINDS_MAX: Final = 1024  # queues of which it is known what their last row was l
 KIND_PROPERTIES_MAX: Final = 1024  # bytes; a longer property list is not kept
 MIXED_SHARE: Final = 8  # one row in so many differs from the one before: all columns are fetched next time
 
+CHECKSUM_BITS: Final = 32
+CHECKSUM_MASK: Final = (1 << CHECKSUM_BITS) - 1
+# Positions that one statement looks at, so that they and a checksum are one number
+SPAN_MAX: Final = (1 << (63 - CHECKSUM_BITS)) - 1
+
 Row = tuple[Any, ...]  # of Statements.read; damage can turn any value into one of another type
 _COLUMNS: Final = (
     "SELECT"
@@ -37,14 +42,14 @@ _COLUMNS: Final = (
 )
 # The first half is looked at once a statement.
 _IS_THERE: Final = f"(NOT EXISTS (SELECT 1 FROM removed_ranges) OR {NOT_REMOVED})"
-# The checksum is NULL where the row is not like the one before.
+# NULL where the row is not like the one before, or has no checksum. Of a damaged checksum 32 bits are taken,
+# so that nothing but the body is judged by it.
 _COLUMNS_ALIKE: Final = f"""\
 SELECT
-    id,
     CASE
         WHEN persistent = {PERSISTENT} AND dead_lettered = 0 AND expires_at_ms IS NULL
             AND exchange = ?4 AND routing_key = ?5 AND properties = ?6
-        THEN checksum
+        THEN (id - ?1) << {CHECKSUM_BITS} | (checksum & {CHECKSUM_MASK})
     END,
     body
 FROM"""
@@ -102,6 +107,27 @@ class Kind:
         self.parameters = (_parameter(exchange), _parameter(routing_key), message.properties)
 
 
+class Window:
+    """What is read, up to a limit.
+
+    Args:
+        limit: messages.
+        max_bytes: of their bodies; it is full with the message that brings them there.
+    """
+
+    __slots__ = ("body_bytes_left", "found", "messages_left")
+
+    def __init__(self, limit: int, max_bytes: int) -> None:
+        self.found: list[Stored] = []
+        self.messages_left = limit
+        self.body_bytes_left = max_bytes
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more is to be read."""
+        return self.messages_left <= 0 or self.body_bytes_left <= 0
+
+
 class QueueReader:
     """Reads messages of queues in the order of their positions.
 
@@ -116,29 +142,26 @@ class QueueReader:
         self._block_statements: dict[tuple[int, bool], Statements] = {}  # 2 * BLOCKS at most
         self._kinds: dict[int, Kind] = {}  # queue id -> what its last row was like, if more may be like it
 
-    def read(self, queue_id: int, after: int, up_to: int, limit: int, max_bytes: int) -> list[StoredMessage]:
+    def read(self, queue_id: int, after: int, up_to: int, limit: int, max_bytes: int) -> list[Stored]:
         """See `Store.read`.
 
         Raises:
             DamagedRowError: a checksum is wrong.
         """
+        window = Window(limit, max_bytes)
         if not self._blocks.of(queue_id):
-            return self._read(_ALL_QUEUES, queue_id, after, up_to, limit, max_bytes)
+            self._read(_ALL_QUEUES, queue_id, after, up_to, window)
+            return window.found
         base = queue_id << POSITION_BITS
-        found: list[StoredMessage] = []
         for block, first, last in self._blocks.parts(queue_id, base + after + 1, base + up_to):
             if block is None:
                 statements = _ALL_QUEUES
             else:
                 statements = self._statements(block.number, block.is_settled_behind(first))
-            more = self._read(statements, queue_id, first - 1 - base, last - base, limit, max_bytes)
-            found += more
-            limit -= len(more)
-            for message in more:
-                max_bytes -= len(message.body)
-            if limit <= 0 or max_bytes <= 0:
+            self._read(statements, queue_id, first - 1 - base, last - base, window)
+            if window.is_full:
                 break
-        return found
+        return window.found
 
     def _statements(self, number: int, has_settled: bool) -> Statements:
         key = (number, has_settled)
@@ -149,69 +172,77 @@ class QueueReader:
             found = self._block_statements[key] = Statements(table, is_there)
         return found
 
-    def _read(
-        self, statements: Statements, queue_id: int, after: int, up_to: int, limit: int, max_bytes: int
-    ) -> list[StoredMessage]:
+    def _read(self, statements: Statements, queue_id: int, after: int, up_to: int, window: Window) -> None:
         base = queue_id << POSITION_BITS
-        kind = self._kinds.pop(queue_id, None)
-        found: list[StoredMessage] = []
+        kind = self._kinds.get(queue_id)
         if kind is not None:
+            end = min(up_to, after + SPAN_MAX)
+            of_kind = (base + after, base + end, window.messages_left, *kind.parameters)
             # An open cursor would keep the log from beginning anew.
-            with closing(
-                self._connection.execute(
-                    statements.read_alike, (base + after, base + up_to, limit, *kind.parameters)
-                )
-            ) as rows:
-                if read_alike(rows, kind, max_bytes, found):
-                    self._kinds[queue_id] = kind
-                    return found
-            if found:
-                after = found[-1].position
-                limit -= len(found)
-                for message in found:
-                    max_bytes -= len(message.body)
-        with closing(self._connection.execute(statements.read, (base + after, base + up_to, limit))) as rows:
-            others = read_messages(rows, max_bytes)
-        if others and _are_alike(others) and len(others[-1].properties) <= KIND_PROPERTIES_MAX:
-            if len(self._kinds) >= KINDS_MAX:
-                self._kinds.clear()
-            self._kinds[queue_id] = Kind(others[-1])
-        return found + others if found else others
+            with closing(self._connection.execute(statements.read_alike, of_kind)) as rows:
+                after, is_unlike = read_alike(rows, after, kind, window)
+            if window.is_full or (end == up_to and not is_unlike):
+                return
+        parameters = (base + after, base + up_to, window.messages_left)
+        with closing(self._connection.execute(statements.read, parameters)) as rows:
+            others = read_messages(rows, window.body_bytes_left)
+        for message in others:
+            window.body_bytes_left -= len(message.body)
+        window.messages_left -= len(others)
+        window.found += others
+        if others:
+            self._kinds.pop(queue_id, None)
+            if _are_alike(others) and len(others[-1].properties) <= KIND_PROPERTIES_MAX:
+                if len(self._kinds) >= KINDS_MAX:
+                    self._kinds.clear()
+                self._kinds[queue_id] = Kind(others[-1])
 
 
-def read_alike(rows: Iterable[Row], kind: Kind, max_bytes: int, messages: list[StoredMessage]) -> bool:
-    """Append the messages of rows of `Statements.read_alike`, until their bodies have `max_bytes` or more.
+def read_alike(rows: Iterable[Row], after: int, kind: Kind, window: Window) -> tuple[int, bool]:
+    """Add rows of `Statements.read_alike`, until the window is full.
+
+    Args:
+        rows: of positions behind `after`.
+        after: the statement's own parameter.
+        kind: what they are compared with.
+        window: where they go.
 
     Returns:
-        False if it ended before a row that is not of this kind.
+        the position of the last one, `after` if there is none; and whether the next is not of this kind.
 
     Raises:
         DamagedRowError: a checksum is wrong.
     """
     crc32 = crc32_function()
-    exchange = kind.exchange
-    routing_key = kind.routing_key
-    properties = kind.properties
     seed = kind.seed
-    body_bytes = 0
+    last = after
+    run: StoredRun | None = None
+    bodies: list[bytes] = []
     for row in rows:
-        row_id: int = row[0]
-        checksum = row[1]
-        if checksum is None:
-            return False
-        position = row_id & MAX_POSITION
+        if row[0] is None:
+            return last, True
+        number: int = row[0]
+        position = after + (number >> CHECKSUM_BITS)
         try:
-            body: bytes = row[2]
-            is_damaged = crc32(body, seed) != checksum
+            body: bytes = row[1]
+            is_damaged = crc32(body, seed) != number & CHECKSUM_MASK
         except TypeError:
             is_damaged = True
         if is_damaged:
             raise DamagedRowError(position)
-        messages.append(StoredMessage(position, exchange, routing_key, properties, body, True, False, None))
-        body_bytes += len(body)
-        if body_bytes >= max_bytes:
+        if run is None or position != last + 1:
+            run = StoredRun(position, kind.exchange, kind.routing_key, kind.properties)
+            bodies = run.bodies
+            window.found.append(run)
+        last = position
+        bodies.append(body)
+        size = len(body)
+        run.body_bytes += size
+        window.messages_left -= 1
+        window.body_bytes_left -= size
+        if window.body_bytes_left <= 0:
             break
-    return True
+    return last, False
 
 
 def read_messages(rows: Iterable[Row], max_bytes: int) -> list[StoredMessage]:

@@ -13,12 +13,13 @@ from leveret.storage.batch import Returned
 from leveret.storage.changes import MAX_POSITION
 from leveret.storage.rows import delete_rows, id_range
 from leveret.storage.schema import MESSAGES, OWNERS, POSITION_BITS
+from leveret.storage.stored import each_of
 
 if TYPE_CHECKING:
     import sqlite3
 
     from leveret.storage.blocks import Blocks
-    from leveret.storage.stored import StoredMessage
+    from leveret.storage.stored import Stored
 
 TABLE: Final = "returned_messages"
 # A message that was settled in the same batch is not there any more.
@@ -81,22 +82,24 @@ class ReturnedRows:
         if left is None:
             self._queues.discard(queue_id)
 
-    def add_to(
-        self, reader: sqlite3.Connection, queue_id: int, messages: list[StoredMessage]
-    ) -> list[StoredMessage]:
+    def add_to(self, reader: sqlite3.Connection, queue_id: int, found: list[Stored]) -> list[Stored]:
         """Return messages of a queue with what is known of their returns.
 
         Args:
             reader: where to look it up.
             queue_id: whose messages they are.
-            messages: by position.
+            found: by position.
         """
-        if queue_id not in self._queues or not messages:
-            return messages
+        if queue_id not in self._queues or not found:
+            return found
         base, _ = id_range(queue_id)
-        ids = (base | messages[0].position, base | messages[-1].position)
+        ids = (base | found[0].position, base | found[-1].last_position)
         with closing(reader.execute(_IN_RANGE, ids)) as rows:
             known = {row[0] & MAX_POSITION: Returned(*row[1:]) for row in rows}
-        for message in messages:
+        if not known:
+            return found
+        messages: list[Stored] = []
+        for message in each_of(found):
             message.returned = known.get(message.position)
+            messages.append(message)
         return messages

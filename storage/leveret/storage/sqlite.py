@@ -75,7 +75,7 @@ if TYPE_CHECKING:
 
     from leveret.storage.batch import Batch
     from leveret.storage.connections import Connect
-    from leveret.storage.stored import Snapshot, StoredMessage
+    from leveret.storage.stored import Snapshot, Stored, StoredMessage
 
 BLOCK_PAGES: Final = 16  # about: that change when a block is emptied
 
@@ -234,11 +234,11 @@ class SqliteStore:
                 self._checkpointer.committed(wal_bytes)
         self._wake_if_needed(CHECKPOINT_BYTES)
 
-    def read(self, queue_id: int, after: int, up_to: int, limit: int, max_bytes: int) -> list[StoredMessage]:
+    def read(self, queue_id: int, after: int, up_to: int, limit: int, max_bytes: int) -> list[Stored]:
         """See `Store.read`."""
         with self._reading_queue(queue_id):
-            messages = self._queue_reader.read(queue_id, after, up_to, limit, max_bytes)
-            return self._returned.add_to(self._reader, queue_id, messages)
+            found = self._queue_reader.read(queue_id, after, up_to, limit, max_bytes)
+            return self._returned.add_to(self._reader, queue_id, found)
 
     @contextmanager
     def _reading_queue(self, queue_id: int) -> Iterator[None]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from leveret.storage.batch import Batch
     from leveret.storage.redo_log import RedoLog
-    from leveret.storage.stored import Snapshot, StoredMessage
+    from leveret.storage.stored import Snapshot, Stored, StoredMessage
 
 
 class StoreError(Exception):
@@ -83,11 +83,12 @@ class Store(Protocol):
             StaleEpochError: `batch.epoch` is lower than one seen before.
         """
 
-    def read(self, queue_id: int, after: int, up_to: int, limit: int, max_bytes: int) -> list[StoredMessage]:
+    def read(self, queue_id: int, after: int, up_to: int, limit: int, max_bytes: int) -> list[Stored]:
         """Return messages of a queue with after < position <= up_to, by position.
 
         `up_to` is MAX_POSITION at most. At most `limit` messages, and none after the one that brings the
-        bodies to `max_bytes`; so at least one message if there is one.
+        bodies to `max_bytes`; so at least one message if there is one. Messages that differ in nothing but
+        their bodies may come as one `StoredRun`.
 
         Raises:
             CorruptMessageError: a message is damaged; those before it can be read by a lower `up_to`.

@@ -149,6 +149,15 @@ class StoredMessage:
         """Length of the body."""
         return len(self.body)
 
+    @property
+    def last_position(self) -> int:
+        """Its position."""
+        return self.position
+
+    def messages(self) -> list[StoredMessage]:
+        """Return it as a list."""
+        return [self]
+
     def _values(self) -> tuple[object, ...]:
         return (
             self.position,
@@ -170,3 +179,53 @@ class StoredMessage:
 
     def __repr__(self) -> str:
         return f"StoredMessage{self._values()!r}"
+
+
+class StoredRun:
+    """Waiting messages at consecutive positions that differ in nothing but their bodies, read back.
+
+    They are persistent, have no deadline, were not dead-lettered by the broker and did not come back from a
+    consumer.
+
+    Args:
+        position: of the first.
+    """
+
+    __slots__ = ("bodies", "body_bytes", "exchange", "position", "properties", "routing_key")
+
+    def __init__(self, position: int, exchange: str, routing_key: str, properties: bytes) -> None:
+        self.position = position
+        self.exchange = exchange
+        self.routing_key = routing_key
+        self.properties = properties
+        self.bodies: list[bytes] = []
+        self.body_bytes: int = 0  # of all of them
+
+    @property
+    def last_position(self) -> int:
+        """The position of the last."""
+        return self.position + len(self.bodies) - 1
+
+    def messages(self) -> list[StoredMessage]:
+        """Return them one by one."""
+        return [
+            StoredMessage(
+                self.position + index,
+                self.exchange,
+                self.routing_key,
+                self.properties,
+                body,
+                persistent=True,
+                dead_lettered=False,
+                expires_at_ms=None,
+            )
+            for index, body in enumerate(self.bodies)
+        ]
+
+
+Stored = StoredMessage | StoredRun
+
+
+def each_of(stored: list[Stored]) -> list[StoredMessage]:
+    """Return messages that were read back one by one."""
+    return [message for some in stored for message in some.messages()]

@@ -127,8 +127,9 @@ def _routing_keys(envelope: Envelope) -> list[str]:
 
 def _fields_as_sent(message: Message) -> Properties:
     """Return the properties that the receiver sees: a stream, for one, adds the offset."""
-    end = 7 + int.from_bytes(message.content[3:7], "big")  # of the content header's payload
-    return Properties.parse(message.content[19:end])
+    frames = message.frames()
+    end = 7 + int.from_bytes(frames[3:7], "big")  # of the content header's payload
+    return Properties.parse(frames[19:end])
 
 
 def _property_list(headers: Table) -> bytes:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from leveret.storage.batch import Batch
-    from leveret.storage.stored import StoredMessage
+    from leveret.storage.stored import Stored, StoredMessage
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +58,17 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Messages were read back."""
+    """Messages of a queue were read back."""
 
-    request: LoadRequest | DueRequest
+    request: LoadRequest
+    messages: list[Stored]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedDue:
+    """Messages that wait in an exchange were read."""
+
+    request: DueRequest
     messages: list[StoredMessage]
 
 
@@ -78,7 +86,7 @@ class Applied:
     number: int
 
 
-Answer = Written | Applied | Loaded | Failed
+Answer = Written | Applied | Loaded | LoadedDue | Failed
 SETTLING_WAITS_MS: Final = 5  # for a batch that somebody waits for, if that may save a write of its own
 
 
@@ -86,17 +94,17 @@ class OpenLog:
     """Asks the writer for the redo log."""
 
 
-def read(store: Store, request: LoadRequest | DueRequest) -> list[StoredMessage]:
+def read(store: Store, request: LoadRequest | DueRequest) -> Loaded | LoadedDue:
     """Do what a request asks for.
 
     Raises:
         StoreError: the data cannot be read.
     """
+    queue_id, limit, max_bytes = request.queue_id, request.limit, request.max_bytes
     if isinstance(request, DueRequest):
-        return store.read_delayed(
-            request.queue_id, request.after_due_ms, request.after, request.limit, request.max_bytes
-        )
-    return store.read(request.queue_id, request.after, request.up_to, request.limit, request.max_bytes)
+        due = store.read_delayed(queue_id, request.after_due_ms, request.after, limit, max_bytes)
+        return LoadedDue(request, due)
+    return Loaded(request, store.read(queue_id, request.after, request.up_to, limit, max_bytes))
 
 
 class Committer:
@@ -146,7 +154,7 @@ class Committer:
             self._jobs.put(OpenLog())
 
     def read(self, request: LoadRequest | DueRequest) -> None:
-        """Read messages back; `Loaded` follows."""
+        """Read messages back; `Loaded` or `LoadedDue` follows."""
         self._requests.put(request)
 
     @property
@@ -248,8 +256,8 @@ class Committer:
     def _read(self) -> None:
         while (request := self._requests.get()) is not None:
             try:
-                messages = read(self._store, request)
+                answer = read(self._store, request)
             except StoreError as error:
                 self._answer(Failed(error))
                 return
-            self._answer(Loaded(request, messages))
+            self._answer(answer)

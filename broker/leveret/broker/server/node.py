@@ -23,7 +23,16 @@ from leveret.broker.model.replies import Replies
 from leveret.broker.model.rules.authority import Authority, NoSuchVHost
 from leveret.broker.model.turn import Turn
 from leveret.broker.model.vhost import VHost
-from leveret.broker.server.committer import Answer, Applied, DueRequest, Failed, Loaded, LoadRequest, Written
+from leveret.broker.server.committer import (
+    Answer,
+    Applied,
+    DueRequest,
+    Failed,
+    Loaded,
+    LoadedDue,
+    LoadRequest,
+    Written,
+)
 from leveret.broker.server.connection_events import connection_closed
 from leveret.broker.server.resources import Limits, limits_of
 from leveret.broker.server.restoring import restore
@@ -74,7 +83,7 @@ class StoreThreads(Protocol):
         """
 
     def read(self, request: LoadRequest | DueRequest) -> None:
-        """Read messages; `Loaded` is among the answers later."""
+        """Read messages; `Loaded` or `LoadedDue` is among the answers later."""
 
     def make_rows(self) -> None:
         """Make the rows of what is written, if there are none yet; somebody may look for them."""
@@ -455,7 +464,7 @@ class Node:
         elif isinstance(answer, Applied):
             self._queue_ids.reclaim(answer.number)
             return
-        elif isinstance(answer, Loaded) and isinstance(answer.request, DueRequest):
+        elif isinstance(answer, LoadedDue):
             delay = self.turn.delays.get(answer.request.queue_id)
             if delay is not None:
                 delay.loaded(answer.request.generation, answer.messages)

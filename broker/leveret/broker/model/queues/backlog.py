@@ -35,22 +35,23 @@ from leveret.broker.model.queues.packed import MESSAGE_OVERHEAD, Ready
 from leveret.broker.model.turn import Load
 from leveret.protocol.content import (
     FRAME_OVERHEAD,
+    BareMessage,
     Envelope,
     Message,
     content_start,
-    encode_alike,
     encode_content,
     make_envelope,
 )
 from leveret.storage.batch import Returned
 from leveret.storage.changes import MAX_POSITION, QueueDelivered
+from leveret.storage.stored import StoredRun
 
 if TYPE_CHECKING:
     from leveret.broker.model.consumer import Consumer
     from leveret.broker.model.queues.queue import Queue
     from leveret.broker.model.turn import Turn
     from leveret.storage.batch import StoredContent
-    from leveret.storage.stored import StoredMessage
+    from leveret.storage.stored import Stored, StoredMessage
 
 WINDOW_MESSAGES: Final = 2000  # of a long queue kept in memory ahead of its consumers
 WINDOW_BYTES: Final = 4 * 1024 * 1024
@@ -92,6 +93,34 @@ class Entry:
     def redelivered(self) -> bool:
         """Whether somebody may have had it before."""
         return self.returned is not None
+
+
+class _MessageMaker:
+    """Makes messages with one envelope of bodies that were read back.
+
+    Args:
+        envelope: of all of them.
+    """
+
+    __slots__ = ("_body_max", "_envelope", "_start", "_start_size")
+
+    def __init__(self, envelope: Envelope) -> None:
+        self._envelope = envelope
+        self._body_max: int = envelope.frame_max - FRAME_OVERHEAD  # that one frame has
+        self._start: bytes = b""  # of the content of messages with bodies of one size
+        self._start_size: int = -1
+
+    def make(self, body: bytes) -> Message:
+        """Return the message with this body."""
+        envelope = self._envelope
+        size = len(body)
+        if size > self._body_max or not body:
+            content = encode_content(envelope.channel, envelope.frame_max, envelope.raw, body)
+            return Message(envelope, content, size)
+        if size != self._start_size:
+            self._start = content_start(envelope.channel, envelope.raw, size)
+            self._start_size = size
+        return BareMessage(envelope, self._start, body)
 
 
 class Backlog:
@@ -484,7 +513,7 @@ class Backlog:
         if behind.count * BEHIND_SHARE > max(window, ready.count):
             first = self._next_position - behind.count
             transient, end = self._find_transient(behind, 0)
-        elif ready.count and self.entry_count + ready.count > window:
+        elif ready.count and self.entry_count + ready.count > window + window // 2:  # as `refill` fills it
             # A part at a time: what is left is what consumers get next.
             excess = min(ready.count, self.entry_count + ready.count - window)
             count = excess if excess <= window else max(window, excess // CUT_SHARE)
@@ -580,7 +609,7 @@ class Backlog:
             )
         ]
 
-    def loaded(self, generation: int, rows: list[StoredMessage]) -> bool:
+    def loaded(self, generation: int, rows: list[Stored]) -> bool:
         """Take back the next messages of the paged-out range.
 
         Returns:
@@ -589,55 +618,28 @@ class Backlog:
         if generation != self.generation:
             return False
         self._is_loading = False
-        if self._ready.count:
-            self._make_entries(self._ready.count)  # they come before
+        count = 0
         body_bytes = 0
-        waiting: list[Entry] = []
-        envelope: Envelope | None = None
-        start = b""  # of the content, which many messages share
-        start_size = -1
+        others: list[StoredMessage] = []
         for row in rows:
-            body = row.body
-            size = len(body)
-            if (
-                envelope is None
-                or envelope.raw != row.properties
-                or envelope.routing_key != row.routing_key
-                or envelope.exchange != row.exchange
-                or envelope.dead_lettered != row.dead_lettered
-            ):
-                envelope = make_envelope(row.exchange, row.routing_key, row.properties)
-                envelope.dead_lettered = row.dead_lettered
-                start_size = -1
-            if size > envelope.frame_max - FRAME_OVERHEAD:
-                content = encode_content(envelope.channel, envelope.frame_max, envelope.raw, body)
+            if isinstance(row, StoredRun) and not others and self._load_run(row):
+                count += len(row.bodies)
+                body_bytes += row.body_bytes
             else:
-                if size != start_size:
-                    start = content_start(envelope.channel, envelope.raw, size)
-                    start_size = size
-                content = encode_alike(start, body)
-            message = Message(envelope, content, size)
-            redelivered = row.position <= self._uncertain_up_to
-            entry = self._make_entry(row.position, message, redelivered, row.expires_at_ms or 0)
-            entry.is_spilled = True
-            body_bytes += size
-            if row.returned is not None:
-                entry.returned = row.returned
-                if row.returned.retry_at_ms > self._turn.now_ms:
-                    waiting.append(entry)
-                    continue
-            entry.queued = True
-            self._entries.append(entry)
-            if entry.expires_at_ms:
-                self.is_timed = True
-                self._watch(entry)
-        count = len(rows)
-        self.entry_count += count
+                others += row.messages()
+        waiting: list[Entry] = []
+        if others:
+            if self._ready.count:
+                self._make_entries(self._ready.count)  # they come before
+            count += len(others)
+            for message in others:
+                body_bytes += message.body_bytes
+            waiting = self._load_entries(others)
         self._turn.memory_bytes += body_bytes + count * MESSAGE_OVERHEAD
         self.paged_count -= count
         self._paged_bytes -= body_bytes
         if rows:
-            self._loaded_up_to = rows[-1].position
+            self._loaded_up_to = rows[-1].last_position
         if not rows or self._loaded_up_to >= self._paged_last:
             # Whatever the counts say, there is no more; somebody may have edited the file.
             self.count -= self.paged_count
@@ -649,6 +651,63 @@ class Backlog:
             self._hold_back(waiting)
         self.refill()
         return True
+
+    def _load_run(self, run: StoredRun) -> bool:
+        """Append messages that were read back to `ready`.
+
+        Returns:
+            False if they do not belong there.
+        """
+        ready = self._ready
+        if ready.count and (
+            self.page_request is not None or self.ready_position + ready.count != run.position
+        ):
+            return False  # what is about to leave must stay the end; and positions are consecutive
+        if self.is_timed or run.position <= self._uncertain_up_to:
+            return False
+        if not ready.count:
+            self.ready_position = run.position
+        maker = _MessageMaker(make_envelope(run.exchange, run.routing_key, run.properties))
+        ready.extend([maker.make(body) for body in run.bodies], run.body_bytes, False)
+        return True
+
+    def _load_entries(self, rows: list[StoredMessage]) -> list[Entry]:
+        """Append messages that were read back to `entries`.
+
+        Returns:
+            those whose time has not come.
+        """
+        waiting: list[Entry] = []
+        envelope: Envelope | None = None
+        maker: _MessageMaker | None = None
+        for row in rows:
+            if (
+                envelope is None
+                or maker is None
+                or envelope.raw != row.properties
+                or envelope.routing_key != row.routing_key
+                or envelope.exchange != row.exchange
+                or envelope.dead_lettered != row.dead_lettered
+            ):
+                envelope = make_envelope(row.exchange, row.routing_key, row.properties)
+                envelope.dead_lettered = row.dead_lettered
+                maker = _MessageMaker(envelope)
+            message = maker.make(row.body)
+            redelivered = row.position <= self._uncertain_up_to
+            entry = self._make_entry(row.position, message, redelivered, row.expires_at_ms or 0)
+            entry.is_spilled = True
+            if row.returned is not None:
+                entry.returned = row.returned
+                if row.returned.retry_at_ms > self._turn.now_ms:
+                    waiting.append(entry)
+                    continue
+            entry.queued = True
+            self._entries.append(entry)
+            if entry.expires_at_ms:
+                self.is_timed = True
+                self._watch(entry)
+        self.entry_count += len(rows)
+        return waiting
 
     def _hold_back(self, entries: list[Entry]) -> None:
         """Let messages that were read back wait on: their time has not come."""

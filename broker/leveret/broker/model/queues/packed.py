@@ -165,7 +165,7 @@ class MixedBlock(Block):
                     origins.append(Origin(envelope))
                 if not envelope.persistent:
                     may_be_transient = True
-            content = message.content
+            content = message.frames()
             end += len(content)
             contents.append(content)
             ends.append(end)
@@ -208,13 +208,14 @@ class MixedBlock(Block):
 def pack(messages: list[Message]) -> Block:
     """Pack messages into the block that suits them; there must be some. The list is not kept."""
     first = messages[0]
-    size = len(first.content)
+    frames = first.frames()
+    size = len(frames)
     start = size - first.body_bytes - 1  # the last body frame's end goes with the body
-    prefix = first.content[:start]
+    prefix = frames[:start]
     rests: list[bytes] = []
     envelope = first.envelope
     for message in messages:
-        content = message.content
+        content = message.frames()
         if message.envelope is not envelope or len(content) != size or content[:start] != prefix:
             break
         rests.append(content[start:])

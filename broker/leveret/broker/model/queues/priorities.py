@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from leveret.broker.model.queues.queue_ids import QueueIds
     from leveret.broker.model.turn import Load, Turn
     from leveret.protocol.content import Message
-    from leveret.storage.stored import StoredMessage, StoredPriorityLevel
+    from leveret.storage.stored import Stored, StoredPriorityLevel
 
 
 class LevelEntry(Entry):
@@ -404,7 +404,7 @@ class PriorityBacklog(Backlog):
         self.to_load = []
         return wanted
 
-    def loaded(self, generation: int, rows: list[StoredMessage]) -> bool:
+    def loaded(self, generation: int, rows: list[Stored]) -> bool:
         """Take back messages of a level; see `Backlog.loaded`."""
         for level in self._in_order:
             if level.generation == generation:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from leveret.broker.model.tracing import Tracer
     from leveret.broker.model.turn import Load, Turn
     from leveret.protocol.content import Message
-    from leveret.storage.stored import StoredMessage
+    from leveret.storage.stored import Stored
 
 DELIVER_MAX: Final = 1000  # messages handed to one consumer in a step
 DELIVER_BYTES: Final = 256 * 1024  # about; so that a step does not fill a socket buffer many times over
@@ -570,7 +570,7 @@ class Queue:
         """Return what is to be read back, once `Turn.loads` names this queue."""
         return self.backlog.wanted_loads()
 
-    def loaded(self, generation: int, rows: list[StoredMessage]) -> None:
+    def loaded(self, generation: int, rows: list[Stored]) -> None:
         """Take back messages that were read from the store."""
         if self.is_deleted or not self.backlog.loaded(generation, rows):
             return

@@ -34,12 +34,13 @@ from leveret.protocol.frames import encode_deliveries
 from leveret.protocol.properties import NO_PROPERTIES
 from leveret.storage.batch import FORGOTTEN, StoredContent
 from leveret.storage.changes import SegmentClosed, SegmentRemoved
+from leveret.storage.stored import each_of
 
 if TYPE_CHECKING:
     from leveret.broker.model.arguments import QueueArguments
     from leveret.broker.model.consumer import Consumer
     from leveret.broker.model.turn import Load, Turn
-    from leveret.storage.stored import StoredMessage
+    from leveret.storage.stored import Stored
 
 OFFSETS_MAX: Final = (
     10_000  # consumers whose offset is remembered; the one that was heard of longest ago goes
@@ -338,12 +339,12 @@ class Stream(Queue):
             wanted.append(reader.load(self.id, generation, self._first, self._readable))
         return wanted
 
-    def loaded(self, generation: int, rows: list[StoredMessage]) -> None:
+    def loaded(self, generation: int, rows: list[Stored]) -> None:
         """Give a reader what was read for it."""
         reader = self._loading.pop(generation, None)
         if reader is None or reader.consumer not in self._readers:
             return
-        self.turn.memory_bytes += reader.loaded(rows)
+        self.turn.memory_bytes += reader.loaded(each_of(rows))
         self.turn.touched[self] = None
 
     # -- restart
