@@ -36,6 +36,27 @@ sys.stdin.read()
 """
 
 
+WITHOUT_LOCKS = """
+import sys
+from pathlib import Path
+from threading import Thread
+from leveret.storage.batch import Batch
+from leveret.storage.connections import do_without_locks
+from tests.storage.engines import Content, declared, define, enqueue, open_store, read
+assert do_without_locks()
+store = open_store(Path(sys.argv[1]))
+store.load()
+define(store, declared(1))
+writer = Thread(target=lambda: [enqueue(store, 1, first, b"x", b"y") for first in range(1, 400, 2)])
+writer.start()
+found = 0
+while found < 400:
+    found += len(read(store, 1, found, 400, 10, 1000))
+writer.join()
+store.close()
+"""
+
+
 def rows_of(path: Path, query: str) -> list[dict[str, object]]:
     """Read the file as any program would."""
     with closing(sqlite3.connect(path)) as connection:
@@ -46,6 +67,11 @@ def rows_of(path: Path, query: str) -> list[dict[str, object]]:
 def careless_json(raw: bytes) -> str:
     """Make JSON with half characters in it."""
     return json.dumps(raw.decode("utf-8", "surrogateescape"), ensure_ascii=False)
+
+
+def test_connections_without_locks_write_and_read_at_once(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", WITHOUT_LOCKS, str(tmp_path / "leveret.db")], check=True)
+    assert len(rows_of(tmp_path / "leveret.db", "SELECT * FROM messages")) == 400
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import _sqlite3
+import ctypes
 import os
 import sqlite3
 from typing import TYPE_CHECKING, Final
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 BUSY_S: Final = 10.0  # how long to wait for another program that writes to the file
 OLDEST_SQLITE: Final = (3, 35, 0)
+SQLITE_CONFIG_MULTITHREAD: Final = 2  # of sqlite3.h
 STATEMENTS_KEPT: Final = 256  # prepared statements for each connection
 
 # After a deletion the freed pages are only marked as free: SQLite as Debian builds it would overwrite them
@@ -48,6 +51,27 @@ ADVICE: Final = {
     sqlite3.SQLITE_IOERR: "the disk reported an error: check it, then start again",
     sqlite3.SQLITE_CORRUPT: "it is damaged: restore a backup, or save what `sqlite3 FILE .recover` can read",
 }
+
+
+def do_without_locks() -> bool:
+    """Have SQLite not lock a connection in each call: each is used by one thread at a time.
+
+    That saves some ten locks for each row. It is SQLite's mode "multi-thread" instead of "serialized", which
+    Python's module cannot ask for. It holds for the whole process; no connection may be open yet.
+
+    Returns:
+        whether it was possible; if not, nothing but the speed is different.
+
+    Source: https://sqlite.org/threadsafe.html
+    """
+    try:
+        library = ctypes.CDLL(_sqlite3.__file__)  # finds what it is linked with, too
+        library.sqlite3_shutdown()  # importing the module has initialized it
+        is_done = library.sqlite3_config(SQLITE_CONFIG_MULTITHREAD) == sqlite3.SQLITE_OK
+        library.sqlite3_initialize()
+    except (AttributeError, OSError):  # it is built in, or hides its functions
+        return False
+    return bool(is_done)
 
 
 def open_connection(path: Path, read_only: bool) -> sqlite3.Connection:

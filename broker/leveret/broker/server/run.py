@@ -140,8 +140,10 @@ def open_store(settings: Settings) -> Store:
 
         return MemoryStore()
     from leveret.protocol import properties
+    from leveret.storage.connections import do_without_locks
     from leveret.storage.sqlite import SqliteStore
 
+    do_without_locks()
     return SqliteStore(settings.data, describe=properties.to_json, describe_arguments=_arguments_as_json)
 
 
