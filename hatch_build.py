@@ -32,6 +32,7 @@ HOT_MODULES = [
     "broker/leveret/broker/model/queues/backlog.py",
     "broker/leveret/broker/model/queues/consumer_timeout.py",
     "broker/leveret/broker/model/queues/deduplicating_queue.py",
+    "broker/leveret/broker/model/queues/entry.py",
     "broker/leveret/broker/model/queues/packed.py",
     "broker/leveret/broker/model/queues/priorities.py",
     "broker/leveret/broker/model/queues/queue.py",

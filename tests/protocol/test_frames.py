@@ -13,10 +13,9 @@ from pamqp.header import ContentHeader
 from pamqp.heartbeat import Heartbeat
 
 from leveret.protocol.content import (
-    BareMessage,
     Envelope,
     Message,
-    content_start,
+    MessageMaker,
     encode_content,
     make_envelope,
 )
@@ -92,10 +91,7 @@ class Sample(NamedTuple):
 
     def read_back(self) -> Message:
         """Make the message as it comes from the store."""
-        if not 0 < len(self.body) <= self.publisher.frame_max - 8:
-            return self.message()
-        start = content_start(self.publisher.channel, self.raw, len(self.body))
-        return BareMessage(self.envelope(), start, self.body)
+        return MessageMaker(self.envelope()).make(self.body)
 
     def messages(self) -> list[Message]:
         """Make the message in both ways."""

@@ -18,7 +18,7 @@ from leveret.protocol.properties import NO_PROPERTIES
 from .harness import PERSISTENT, Broker
 
 if TYPE_CHECKING:
-    from leveret.broker.model.queues.backlog import Entry
+    from leveret.broker.model.queues.entry import Entry
     from leveret.broker.model.turn import Load
 
 PADDING = bytes(100_000)

@@ -180,6 +180,34 @@ class BareMessage(Message):
         return Message(envelope, content, self.body_bytes)
 
 
+class MessageMaker:
+    """Makes messages of bodies that were read from the store.
+
+    Args:
+        envelope: of all of them.
+    """
+
+    __slots__ = ("_body_max", "_envelope", "_start", "_start_size")
+
+    def __init__(self, envelope: Envelope) -> None:
+        self._envelope = envelope
+        self._body_max: int = envelope.frame_max - FRAME_OVERHEAD  # that one frame has
+        self._start: bytes = b""  # of the content of messages with bodies of one size
+        self._start_size: int = -1
+
+    def make(self, body: bytes) -> Message:
+        """Return the message with this body."""
+        envelope = self._envelope
+        size = len(body)
+        if size > self._body_max or not body:
+            content = encode_content(envelope.channel, envelope.frame_max, envelope.raw, body)
+            return Message(envelope, content, size)
+        if size != self._start_size:
+            self._start = content_start(envelope.channel, envelope.raw, size)
+            self._start_size = size
+        return BareMessage(envelope, self._start, body)
+
+
 def encode_content(channel: int, frame_max: int, raw: bytes, body: bytes) -> bytes:
     """Encode a header frame and as many body frames as needed.
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from leveret.broker.model.connection import Connection
     from leveret.broker.model.consumer import Consumer
     from leveret.broker.model.publish import Publish
-    from leveret.broker.model.queues.backlog import Entry
     from leveret.broker.model.queues.consumer_timeout import Watch
+    from leveret.broker.model.queues.entry import Entry
     from leveret.broker.model.queues.queue import Queue
     from leveret.broker.model.turn import Turn
     from leveret.broker.model.vhost import VHost

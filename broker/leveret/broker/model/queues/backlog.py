@@ -5,8 +5,8 @@ Theory of operation
 Positions number a queue's messages and only grow. A message that waits is in one of four places, in this
 order:
 
-* `entries`: messages with a state of their own, an `Entry` each: requeued, read back from the store, or with
-  a deadline;
+* `entries`: messages with a state of their own, an `Entry` each (entry.py): requeued, with a deadline, or
+  read back from the store one by one;
 * `ready`: messages nobody has touched, at consecutive positions. A plain queue with quick consumers uses only
   this: a run of publishes is one `extend`, and no object is made per message and queue. Where there are very
   many of them they are packed (packed.py);
@@ -16,8 +16,9 @@ order:
 Messages leave from the left. A requeued entry goes back to its position, which is always left of the rest, so
 RabbitMQ's order is kept exactly. When memory is short the paged-out range grows (`relieve`): by what is
 `behind`, so that what consumers get next stays in memory; or, if that is little, by the end of `ready`, which
-is how the range begins. When `entries` and `ready` run low, the next of the range are asked for. In a queue
-with a message TTL, or once a message with an expiration arrived (`is_timed`), the first messages are made
+is how the range begins. When `entries` and `ready` run low, the next of the range are asked for. Runs of them
+that differ in nothing but their bodies go to the end of `ready`, others become entries. In a queue with a
+message TTL, or once a message with an expiration arrived (`is_timed`), the first messages are made
 entries, and deadlines of the rest wait in `_ready_deadlines`; so deadlines work in the window, wherever in
 it.
 
@@ -31,25 +32,17 @@ from collections import deque
 from heapq import heappop, heappush, merge
 from typing import TYPE_CHECKING, Final
 
+from leveret.broker.model.queues.entry import Entry
 from leveret.broker.model.queues.packed import MESSAGE_OVERHEAD, Ready
 from leveret.broker.model.turn import Load
-from leveret.protocol.content import (
-    FRAME_OVERHEAD,
-    BareMessage,
-    Envelope,
-    Message,
-    content_start,
-    encode_content,
-    make_envelope,
-)
-from leveret.storage.batch import Returned
+from leveret.protocol.content import MessageMaker, make_envelope
 from leveret.storage.changes import MAX_POSITION, QueueDelivered
 from leveret.storage.stored import StoredRun
 
 if TYPE_CHECKING:
-    from leveret.broker.model.consumer import Consumer
     from leveret.broker.model.queues.queue import Queue
     from leveret.broker.model.turn import Turn
+    from leveret.protocol.content import Envelope, Message
     from leveret.storage.batch import StoredContent
     from leveret.storage.stored import Stored, StoredMessage
 
@@ -59,68 +52,6 @@ SPILL_BYTES: Final = 4 * 1024 * 1024  # about: of transient messages that one ba
 # What is behind is paged out if it is one message for so many in `ready`; else the end is: one of so many.
 BEHIND_SHARE: Final = 8
 CUT_SHARE: Final = 4
-NOT_COUNTED: Final = Returned(0, 0, 0)
-
-
-class Entry:
-    """One message in one queue, with a state of its own."""
-
-    __slots__ = (
-        "consumer",
-        "expires_at_ms",
-        "is_spilled",
-        "message",
-        "position",
-        "queue",
-        "queued",
-        "returned",
-    )
-
-    def __init__(
-        self, queue: Queue, position: int, message: Message, redelivered: bool, expires_at_ms: int
-    ) -> None:
-        self.queue = queue
-        self.position = position
-        self.message = message
-        # Not None once it came back, or may have been delivered before the last restart
-        self.returned: Returned | None = NOT_COUNTED if redelivered else None
-        self.expires_at_ms = expires_at_ms  # 0 for never
-        self.is_spilled: bool = False  # the store has it, or will have, even if it is transient
-        self.queued: bool = False
-        self.consumer: Consumer | None = None  # who has it; None while queued, and for basic.get
-
-    @property
-    def redelivered(self) -> bool:
-        """Whether somebody may have had it before."""
-        return self.returned is not None
-
-
-class _MessageMaker:
-    """Makes messages with one envelope of bodies that were read back.
-
-    Args:
-        envelope: of all of them.
-    """
-
-    __slots__ = ("_body_max", "_envelope", "_start", "_start_size")
-
-    def __init__(self, envelope: Envelope) -> None:
-        self._envelope = envelope
-        self._body_max: int = envelope.frame_max - FRAME_OVERHEAD  # that one frame has
-        self._start: bytes = b""  # of the content of messages with bodies of one size
-        self._start_size: int = -1
-
-    def make(self, body: bytes) -> Message:
-        """Return the message with this body."""
-        envelope = self._envelope
-        size = len(body)
-        if size > self._body_max or not body:
-            content = encode_content(envelope.channel, envelope.frame_max, envelope.raw, body)
-            return Message(envelope, content, size)
-        if size != self._start_size:
-            self._start = content_start(envelope.channel, envelope.raw, size)
-            self._start_size = size
-        return BareMessage(envelope, self._start, body)
 
 
 class Backlog:
@@ -667,7 +598,7 @@ class Backlog:
             return False
         if not ready.count:
             self.ready_position = run.position
-        maker = _MessageMaker(make_envelope(run.exchange, run.routing_key, run.properties))
+        maker = MessageMaker(make_envelope(run.exchange, run.routing_key, run.properties))
         ready.extend([maker.make(body) for body in run.bodies], run.body_bytes, False)
         return True
 
@@ -679,7 +610,7 @@ class Backlog:
         """
         waiting: list[Entry] = []
         envelope: Envelope | None = None
-        maker: _MessageMaker | None = None
+        maker: MessageMaker | None = None
         for row in rows:
             if (
                 envelope is None
@@ -691,7 +622,7 @@ class Backlog:
             ):
                 envelope = make_envelope(row.exchange, row.routing_key, row.properties)
                 envelope.dead_lettered = row.dead_lettered
-                maker = _MessageMaker(envelope)
+                maker = MessageMaker(envelope)
             message = maker.make(row.body)
             redelivered = row.position <= self._uncertain_up_to
             entry = self._make_entry(row.position, message, redelivered, row.expires_at_ms or 0)

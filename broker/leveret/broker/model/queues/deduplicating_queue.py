@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from leveret.broker.model.connection import Connection
     from leveret.broker.model.consumer import Consumer
     from leveret.broker.model.deduplication import WindowArguments
-    from leveret.broker.model.queues.backlog import Entry
+    from leveret.broker.model.queues.entry import Entry
     from leveret.broker.model.turn import Turn
     from leveret.protocol.content import Message
 

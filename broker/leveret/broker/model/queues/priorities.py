@@ -18,7 +18,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from leveret.broker.model.queues.backlog import WINDOW_MESSAGES, Backlog, Entry
+from leveret.broker.model.queues.backlog import WINDOW_MESSAGES, Backlog
+from leveret.broker.model.queues.entry import Entry
 from leveret.storage.changes import MAX_POSITION, PriorityLevelDeclared
 
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from leveret.broker.model.arguments import DROP_HEAD, REJECT_PUBLISH_DLX
-from leveret.broker.model.queues.backlog import NOT_COUNTED, Backlog, Entry
+from leveret.broker.model.queues.backlog import Backlog
 from leveret.broker.model.queues.dead_letter import EXPIRED, MAXLEN, REJECTED
+from leveret.broker.model.queues.entry import NOT_COUNTED, Entry
 from leveret.broker.model.queues.returned import FAILED, Waiting, count_returns, with_counts
 from leveret.broker.model.turn import DeadLetter
 from leveret.protocol.errors import AccessRefused

@@ -25,7 +25,7 @@ from leveret.storage.batch import Returned
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from leveret.broker.model.queues.backlog import Entry
+    from leveret.broker.model.queues.entry import Entry
     from leveret.broker.model.queues.queue import Queue
     from leveret.protocol.tables import Table
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from leveret.broker.model.queues.backlog import Entry
+from leveret.broker.model.queues.entry import Entry
 from leveret.broker.model.queues.queue import DELIVER_BYTES, Queue
 from leveret.broker.model.queues.returned import FAILED
 from leveret.broker.model.streams.segments import Segment, Segments
