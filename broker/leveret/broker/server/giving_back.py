@@ -86,6 +86,7 @@ async def give_back_memory(waiting_bytes: Callable[[], int], shrink: Callable[[]
         shrink()
         trim(0)
 
+    give_back()  # what only the start needed
     giving_back = GivingBack(
         give_back, time.monotonic, time.process_time, lambda: resident_bytes() or 0, waiting_bytes
     )
