@@ -69,28 +69,25 @@ def encode_deliveries(
             head = start + size.to_bytes(4, "big") + prefix + (tag >> 8).to_bytes(7, "big")
             head_size = len(head) + 2 + len(suffix)
             last = suffix
+        out.append(head)
+        out.append(tag_ends[octet])
+        out.append(suffix)
+        written += head_size
+        tag += 1
         if channel == envelope.channel and (
             envelope.frame_max <= frame_max or message.body_bytes + 8 <= frame_max
         ):
             if isinstance(message, BareMessage):
-                out.append(head)
-                out.append(tag_ends[octet])
-                out.append(suffix)
                 out.append(message.start)
                 out.append(message.bare_body)
                 out.append(FRAME_END)
-                written += head_size + len(message.start) + message.body_bytes + 1
-                tag += 1
+                written += len(message.start) + message.body_bytes + len(FRAME_END)
                 continue
             content = message.content
         else:
             content = message.frames_for(channel, frame_max)
-        out.append(head)
-        out.append(tag_ends[octet])
-        out.append(suffix)
         out.append(content)
-        written += head_size + len(content)
-        tag += 1
+        written += len(content)
     return written
 
 
